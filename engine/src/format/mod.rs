@@ -1,0 +1,3 @@
+//! Every stored object: bytes <-> values, versioned, no I/O. The normative text is docs/format.md.
+
+pub mod node;
