@@ -106,20 +106,14 @@ pub struct SessionSecret(pub Secret);
 impl SessionSecret {
     /// Draws one: from randomness, and hedged with what no other session shares, should the randomness be bad.
     pub fn draw(random: &Secret, writer_seed: &Secret, writer: WriterId, session: SessionId, nanos: u128) -> Self {
-        let parts: [&[u8]; 5] = [
-            random.expose(),
-            writer_seed.expose(),
-            writer.as_bytes(),
-            &session_bytes(session),
-            &nanos.to_le_bytes(),
-        ];
+        let parts: [&[u8]; 5] =
+            [random.expose(), writer_seed.expose(), writer.as_bytes(), &session_bytes(session), &nanos.to_le_bytes()];
         Self(hash::derive("copal 1 session secret", &parts))
     }
 
     /// Key of the names part of the session's snapshot.
     pub fn names(&self, repository: RepositoryId, writer: WriterId, session: SessionId) -> Secret {
-        let parts: [&[u8]; 4] =
-            [self.0.expose(), repository.as_bytes(), writer.as_bytes(), &session_bytes(session)];
+        let parts: [&[u8]; 4] = [self.0.expose(), repository.as_bytes(), writer.as_bytes(), &session_bytes(session)];
         hash::derive("copal 1 snapshot names", &parts)
     }
 }

@@ -1,5 +1,17 @@
 //! Every stored object: bytes <-> values, versioned, no I/O. The normative text is docs/format.md.
 
 pub mod blob;
+pub mod bundle;
 pub mod codec;
+pub mod config;
+pub mod keys;
+pub mod meta;
 pub mod node;
+pub mod objects;
+pub mod pack;
+pub mod pin;
+pub mod seal;
+pub mod segment;
+pub mod slot;
+pub mod snapshot;
+pub mod tree;

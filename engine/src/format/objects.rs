@@ -111,7 +111,10 @@ mod tests {
             (pin(w, s), Parsed::Pin(w, s)),
             (snapshot(w, s), Parsed::Snapshot(w, s)),
             (pack(w, s, 7, PackId::from_bytes([2; 32])), Parsed::Pack(w, s, 7, PackId::from_bytes([2; 32]))),
-            (segment(w, s, 8, SegmentId::from_bytes([3; 32])), Parsed::Segment(w, s, 8, SegmentId::from_bytes([3; 32]))),
+            (
+                segment(w, s, 8, SegmentId::from_bytes([3; 32])),
+                Parsed::Segment(w, s, 8, SegmentId::from_bytes([3; 32])),
+            ),
         ];
         for (text, parsed) in cases {
             assert_eq!(parse(&text), Some(parsed));

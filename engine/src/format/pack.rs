@@ -267,8 +267,7 @@ impl Trailer {
     /// Opens the last [`TRAILER_BYTES`] of the pack with this header and `size`, and checks that its parts lie in order.
     pub fn open(sealed: &[u8], header: &Header, size: u64, graph: &GraphKeys) -> Result<Self> {
         let place = header.place();
-        let at =
-            Place { kind: "pack trailer", repository: header.repository.as_bytes(), object: &place, ordinal: 0 };
+        let at = Place { kind: "pack trailer", repository: header.repository.as_bytes(), object: &place, ordinal: 0 };
         let text = seal::open_record(graph.records(), &at, sealed)?;
         let mut r = Reader::new("pack trailer", &text);
         let trailer = Self {
@@ -313,10 +312,11 @@ pub fn open_table(sealed: &[u8], header: &Header, graph: &GraphKeys) -> Result<T
 /// Takes a whole pack apart: header, table, and where the first frame starts. Its hash is the caller's to verify.
 pub fn open(bytes: &[u8], graph: &GraphKeys) -> Result<(Header, Table, Trailer, u32)> {
     let (header, start) = Header::decode(bytes)?;
-    let cut = bytes.len().checked_sub(TRAILER_BYTES).filter(|cut| *cut >= start).ok_or_else(|| Malformed {
-        what: "pack",
-        how: "shorter than a pack can be".into(),
-    })?;
+    let cut = bytes
+        .len()
+        .checked_sub(TRAILER_BYTES)
+        .filter(|cut| *cut >= start)
+        .ok_or_else(|| Malformed { what: "pack", how: "shorter than a pack can be".into() })?;
     let trailer = Trailer::open(&bytes[cut..], &header, bytes.len() as u64, graph)?;
     let table = open_table(&bytes[trailer.table_at as usize..cut], &header, graph)?;
     let frames: u64 = table.frames.iter().map(|f| u64::from(f.stored)).sum();

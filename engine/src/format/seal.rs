@@ -65,15 +65,7 @@ impl FrameSealer {
     /// # Panics
     /// If what was sealed does not open to what was given: then this machine's memory or code is broken, and storing
     /// the frame would lose data.
-    pub fn seal(
-        &mut self,
-        key: &PackKey,
-        ordinal: u32,
-        kind: BlobKind,
-        ids: &[BlobId],
-        raw: &[u8],
-        out: &mut Vec<u8>,
-    ) {
+    pub fn seal(&mut self, key: &PackKey, ordinal: u32, kind: BlobKind, ids: &[BlobId], raw: &[u8], out: &mut Vec<u8>) {
         assert!(raw.len() <= RAW_BYTES_MAX as usize && !ids.is_empty() && ids.len() <= usize::from(u16::MAX));
         self.packed.clear();
         let compressed = self.level != 0 && self.compressor.compress(raw, self.level, &mut self.packed);
@@ -242,10 +234,7 @@ pub fn open_record(class_key: &Secret, place: &Place<'_>, sealed: &[u8]) -> Resu
 
 fn record_digest(class_key: &Secret, place: &Place<'_>, text: &[u8]) -> [u8; TAG] {
     let mut head = Writer::new();
-    head.bytes(place.kind.as_bytes())
-        .raw(place.repository)
-        .bytes(place.object.as_bytes())
-        .u32(place.ordinal);
+    head.bytes(place.kind.as_bytes()).raw(place.repository).bytes(place.object.as_bytes()).u32(place.ordinal);
     hash::keyed(class_key, &[&head.finish(), text])
 }
 
@@ -270,11 +259,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn key(salt: u8) -> PackKey {
-        let origin = Origin {
-            writer: WriterId::from_bytes([1; 16]),
-            session: SessionId { n: 1, random: 2 },
-            salt: [salt; 32],
-        };
+        let origin =
+            Origin { writer: WriterId::from_bytes([1; 16]), session: SessionId { n: 1, random: 2 }, salt: [salt; 32] };
         PackKey::content(&SessionSecret(Secret::from_bytes([9; 32])), RepositoryId::from_bytes([3; 32]), &origin)
     }
 
