@@ -4,6 +4,8 @@
 //! `target` and `progress`, and above them `ops`.
 #![deny(unsafe_code)]
 
+pub mod chunker;
+pub mod compress;
 pub mod crypto;
 pub mod format;
 pub mod id;
