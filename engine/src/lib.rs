@@ -4,6 +4,7 @@
 //! `target` and `progress`, and above them `ops`.
 #![deny(unsafe_code)]
 
+pub mod chunker;
 pub mod compress;
 pub mod crypto;
 pub mod format;

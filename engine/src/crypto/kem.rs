@@ -78,11 +78,8 @@ impl ReadPublic {
     /// The key with these bytes. Refuses another width, and ML-KEM coefficients that are not reduced (FIPS 203, 7.2).
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, KeyError> {
         const KIND: &str = "READ public key";
-        let fixed: [u8; Self::LEN] = bytes.try_into().map_err(|_| KeyError::Length {
-            kind: KIND,
-            expected: Self::LEN,
-            len: bytes.len(),
-        })?;
+        let fixed: [u8; Self::LEN] =
+            bytes.try_into().map_err(|_| KeyError::Length { kind: KIND, expected: Self::LEN, len: bytes.len() })?;
         parse(&fixed)
             .ok_or(KeyError::Invalid { kind: KIND, reason: "a coefficient of its ML-KEM half is not reduced" })?;
         Ok(Self(Box::new(fixed)))

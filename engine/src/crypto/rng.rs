@@ -32,7 +32,8 @@ impl Rng for SystemRng {
     }
 }
 
-/// BLAKE3 as a stream of bytes from a seed: the same seed, the same bytes, on every machine.
+/// BLAKE3 as a stream of bytes from a seed: the same seed, the same bytes, on every machine. It is the extended output of
+/// keyed mode over no input, under the key derived from the seed with context "copal 2026 seeded rng v1".
 ///
 /// **For replays and tests only.** Whoever knows the seed knows every key drawn from it.
 #[derive(Clone)]

@@ -76,12 +76,7 @@ impl VerifyingKey {
     }
 
     /// Checks that this key signed `message` in `context`.
-    pub fn verify(
-        &self,
-        context: &str,
-        message: &[u8],
-        signature: &[u8; SIGNATURE_LEN],
-    ) -> Result<(), SignatureError> {
+    pub fn verify(&self, context: &str, message: &[u8], signature: &[u8; SIGNATURE_LEN]) -> Result<(), SignatureError> {
         let signature = ed25519_dalek::Signature::from_bytes(signature);
         self.0.verify_strict(&framed(context, message), &signature).map_err(|_| SignatureError)
     }

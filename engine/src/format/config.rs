@@ -27,6 +27,8 @@ pub struct ChunkerParams {
     pub avg: u32,
     /// Longest chunk in bytes.
     pub max: u32,
+    /// Level of normalised chunking, 0 to 3.
+    pub normalization: u8,
 }
 
 /// What a program must refuse when it does not know a feature.
@@ -135,7 +137,7 @@ impl Config {
             w.raw(h.as_bytes());
         });
         w.raw(self.root.as_bytes()).time(self.time);
-        w.u32(self.chunker.min).u32(self.chunker.avg).u32(self.chunker.max);
+        w.u32(self.chunker.min).u32(self.chunker.avg).u32(self.chunker.max).u8(self.chunker.normalization);
         w.list(&self.features, |w, f| {
             w.bytes(f.name.as_bytes()).u8(f.refuse);
         });
@@ -189,7 +191,7 @@ impl Config {
             previous: r.option(|r| Ok(ObjectHash::from_bytes(r.array()?)))?,
             root: key(&mut r)?,
             time: r.time()?,
-            chunker: ChunkerParams { min: r.u32()?, avg: r.u32()?, max: r.u32()? },
+            chunker: ChunkerParams { min: r.u32()?, avg: r.u32()?, max: r.u32()?, normalization: r.u8()? },
             features: r.list(1024, 2, "features", read_feature)?,
             store: StoreVerdict { create_only: r.u8()?, strong_list: r.u8()? == 1 },
             recipients: r.list(1024, ReadPublic::LEN, "recipients", |r| {
@@ -280,7 +282,7 @@ mod tests {
             previous: Some(ObjectHash::from_bytes([8; 32])),
             root: root.verifying(),
             time: Timestamp { secs: 1, nanos: 2 },
-            chunker: ChunkerParams { min: 1 << 18, avg: 1 << 20, max: 1 << 23 },
+            chunker: ChunkerParams { min: 1 << 18, avg: 1 << 20, max: 1 << 23, normalization: 1 },
             features: vec![Feature { name: "fence".into(), refuse: Use::Maintain as u8 }],
             store: StoreVerdict { create_only: 2, strong_list: true },
             recipients: vec![Recipient {
