@@ -217,56 +217,45 @@ impl Inner {
     fn write(&self, key: &Key, body: &[u8], publish: Publish) -> Result<()> {
         let what = || format!("put {key}");
         for _ in 0..PARENT_RACES_MAX {
-            let dir = self.parent_dir(key).map_err(|e| path_error(what(), e))?;
-            let temporary = match self.write_temporary(&dir, body) {
-                Ok(temporary) => temporary,
+            let dir = match self.parent_dir(key) {
+                Ok(dir) => dir,
                 Err(Errno::NOENT) => continue,
-                Err(e) => return Err(os_error(what(), e)),
+                Err(e) => return Err(path_error(what(), e)),
             };
-            let outcome = publish(self, &temporary, &dir, key.name());
-            temporary.remove_name();
-            match outcome {
-                Ok(()) => return fs::fsync(&dir).map_err(|e| os_error(what(), e)),
+            let anonymous = self.anonymous.load(Ordering::Relaxed);
+            match self.write_in(&dir, key.name(), body, publish) {
+                Ok(()) => return Ok(()),
                 Err(Errno::EXIST) => return Err(StoreError::Exists { key: key.clone() }),
-                Err(Errno::NOENT) => {}
-                // Without /proc or the permission to link an anonymous file: named ones from now on.
-                Err(Errno::PERM | Errno::OPNOTSUPP) if matches!(temporary, Temporary::Anonymous(_)) => {}
-                Err(Errno::INVAL | Errno::NOSYS | Errno::PERM | Errno::OPNOTSUPP) => {
+                // Another task deleted the last object of this directory, and it with it.
+                Err(_) if is_removed(&dir) => {}
+                // Without /proc or the right to link an anonymous file: named ones from now on.
+                Err(Errno::NOENT | Errno::PERM | Errno::OPNOTSUPP | Errno::XDEV) if anonymous => {
+                    self.anonymous.store(false, Ordering::Relaxed);
+                }
+                Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
                     let hint = "this file system has neither hard links nor a rename that refuses to replace, so nothing \
                                 can be created there safely; choose another one";
                     return Err(setup(what(), hint, Errno::OPNOTSUPP));
                 }
                 Err(e) => return Err(path_error(what(), e)),
             }
-            if matches!(temporary, Temporary::Anonymous(_)) {
-                self.doubt_anonymous(&dir);
-            }
         }
         let source = "its directory was removed again and again while it was written".into();
         Err(StoreError::Transient { what: what(), source })
     }
 
-    /// Gives up anonymous files unless the failure was only that the directory `dir` had been removed meanwhile.
-    fn doubt_anonymous(&self, dir: &OwnedFd) {
-        let removed = fs::fstat(dir).is_ok_and(|s| s.st_nlink == 0);
-        if !removed {
-            self.anonymous.store(false, Ordering::Relaxed);
-        }
+    fn write_in(&self, dir: &OwnedFd, name: &str, body: &[u8], publish: Publish) -> Result<(), Errno> {
+        let temporary = self.new_temporary(dir)?;
+        let (Temporary::Anonymous(file) | Temporary::Named(file, ..)) = &temporary;
+        let written = (&mut &*file).write_all(body).map_err(|e| errno(&e));
+        let published = written.and_then(|()| fs::fsync(file)).and_then(|()| publish(self, &temporary, dir, name));
+        temporary.remove_name();
+        published.and_then(|()| fs::fsync(dir))
     }
 
     /// Owner read-only; on SMB that would be the read-only attribute, which forbids deletion.
     fn object_mode(&self) -> Mode {
         if self.network { Mode::RUSR | Mode::WUSR } else { Mode::RUSR }
-    }
-
-    fn write_temporary(&self, dir: &OwnedFd, body: &[u8]) -> Result<Temporary, Errno> {
-        let temporary = self.new_temporary(dir)?;
-        let (Temporary::Anonymous(file) | Temporary::Named(file, ..)) = &temporary;
-        let written = (&mut &*file).write_all(body).map_err(|e| errno(&e)).and_then(|()| fs::fsync(file));
-        if written.is_err() {
-            temporary.remove_name();
-        }
-        written.map(|()| temporary)
     }
 
     fn new_temporary(&self, dir: &OwnedFd) -> Result<Temporary, Errno> {
@@ -465,6 +454,11 @@ fn link_anonymous(file: &File, dir: &OwnedFd, name: &str) -> Result<(), Errno> {
 fn identity(dir: &OwnedFd) -> Result<DirIdentity, Errno> {
     let stat = fs::statx(dir.as_fd(), "", AtFlags::EMPTY_PATH, StatxFlags::INO | StatxFlags::BTIME)?;
     Ok(DirIdentity { inode: stat.stx_ino, born: (stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec) })
+}
+
+/// Whether the open directory `dir` has no name any more.
+fn is_removed(dir: &OwnedFd) -> bool {
+    fs::fstat(dir).is_ok_and(|s| s.st_nlink == 0)
 }
 
 fn temporary_name() -> Result<String, Errno> {
