@@ -164,6 +164,10 @@ impl Store for Local {
         self.inner.path.display().to_string()
     }
 
+    fn list_may_lag(&self) -> bool {
+        self.is_network()
+    }
+
     async fn put_new(&self, key: &Key, body: Bytes) -> Result<()> {
         let key = key.clone();
         self.blocking(move |inner| inner.write(&key, &body, Inner::publish_new)).await
@@ -250,7 +254,15 @@ impl Inner {
         let written = (&mut &*file).write_all(body).map_err(|e| errno(&e));
         let published = written.and_then(|()| fs::fsync(file)).and_then(|()| publish(self, &temporary, dir, name));
         temporary.remove_name();
-        published.and_then(|()| fs::fsync(dir))
+        published.and_then(|()| self.sync_dir(dir))
+    }
+
+    /// Some network file systems have no fsync of directories; there the server sees to it.
+    fn sync_dir(&self, dir: &OwnedFd) -> Result<(), Errno> {
+        match fs::fsync(dir) {
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) if self.network => Ok(()),
+            other => other,
+        }
     }
 
     /// Owner read-only; on SMB that would be the read-only attribute, which forbids deletion.
@@ -332,7 +344,7 @@ impl Inner {
             let child = fs::openat(&dir, part, flags, Mode::empty())?;
             let identity = identity(&child)?;
             if !self.is_durable(&path[..end], identity) {
-                fs::fsync(&dir)?;
+                self.sync_dir(&dir)?;
                 self.durable().insert(path[..end].into(), identity);
             }
             dir = child;
@@ -373,7 +385,7 @@ impl Inner {
             Err(e) => return Err(path_error(what(), e)),
         };
         match fs::unlinkat(&dir, name, AtFlags::empty()) {
-            Ok(()) => fs::fsync(&dir).map_err(|e| os_error(what(), e))?,
+            Ok(()) => self.sync_dir(&dir).map_err(|e| os_error(what(), e))?,
             Err(Errno::NOENT) => return Ok(()),
             Err(Errno::ISDIR) => return Ok(()),
             Err(e) => return Err(os_error(what(), e)),

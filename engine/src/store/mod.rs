@@ -7,8 +7,16 @@
 //! object whole. `put_new` is atomic: of any number of racing creators of a key exactly one succeeds. Whether a real
 //! bucket holds to this is found out by [`probe`], never believed.
 
+pub mod cache;
+pub mod fault;
+pub mod limit;
 pub mod local;
 pub mod memory;
+pub mod probe;
+pub mod record;
+pub mod retry;
+pub mod s3;
+pub mod url;
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -190,11 +198,47 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// Result of a store verb.
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
+/// A verb of [`Store`], for logs and faults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verb {
+    /// [`Store::put_new`].
+    PutNew,
+    /// [`Store::put`].
+    Put,
+    /// [`Store::get`].
+    Get,
+    /// [`Store::get_range`].
+    GetRange,
+    /// [`Store::head`].
+    Head,
+    /// [`Store::list`]; one page is one call.
+    List,
+    /// [`Store::delete`].
+    Delete,
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::PutNew | Self::Put => "put",
+            Self::Get | Self::GetRange => "get",
+            Self::Head => "head",
+            Self::List => "list",
+            Self::Delete => "delete",
+        })
+    }
+}
+
 /// The verbs. Implementations are shared by reference and safe to call from many tasks at once.
 #[async_trait]
 pub trait Store: Send + Sync + fmt::Debug {
     /// Where this is, for messages; never holds a credential.
     fn location(&self) -> String;
+
+    /// Whether this is a directory on a network or FUSE file system, where a LIST may miss what others just wrote.
+    fn list_may_lag(&self) -> bool {
+        false
+    }
 
     /// Creates `key`, or fails with [`StoreError::Exists`] and changes nothing.
     ///
