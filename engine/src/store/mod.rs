@@ -7,6 +7,18 @@
 //! object whole. `put_new` is atomic: of any number of racing creators of a key exactly one succeeds. Whether a real
 //! bucket holds to this is found out by [`probe`], never believed.
 
+pub mod cache;
+pub mod fault;
+pub mod limit;
+pub mod local;
+pub mod memory;
+pub mod probe;
+pub mod record;
+pub mod retry;
+pub mod s3;
+pub mod url;
+
+use std::borrow::Borrow;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -51,6 +63,13 @@ impl Key {
     /// The part behind the last slash.
     pub fn name(&self) -> &str {
         self.0.rsplit('/').next().expect("split yields at least one part")
+    }
+}
+
+/// Keys order and hash as their text, so a map of keys can be searched by any text.
+impl Borrow<str> for Key {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 
@@ -156,17 +175,70 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// Whether the same call may succeed later without anybody changing anything.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Transient { .. })
+    }
+
+    /// Whether the object is simply not there.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::NotFound { .. })
+    }
+
+    /// Whether a create-only put found the key taken.
+    pub fn is_exists(&self) -> bool {
+        matches!(self, Self::Exists { .. })
+    }
+}
+
 /// Cause of a [`StoreError`].
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Result of a store verb.
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
-/// The seven verbs. Implementations are shared by reference and safe to call from many tasks at once.
+/// A verb of [`Store`], for logs and faults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verb {
+    /// [`Store::put_new`].
+    PutNew,
+    /// [`Store::put`].
+    Put,
+    /// [`Store::get`].
+    Get,
+    /// [`Store::get_range`].
+    GetRange,
+    /// [`Store::head`].
+    Head,
+    /// [`Store::list`]; one page is one call.
+    List,
+    /// [`Store::delete`].
+    Delete,
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::PutNew | Self::Put => "put",
+            Self::Get | Self::GetRange => "get",
+            Self::Head => "head",
+            Self::List => "list",
+            Self::Delete => "delete",
+        })
+    }
+}
+
+/// The verbs. Implementations are shared by reference and safe to call from many tasks at once.
 #[async_trait]
 pub trait Store: Send + Sync + fmt::Debug {
     /// Where this is, for messages; never holds a credential.
     fn location(&self) -> String;
+
+    /// Whether this is a directory on a network or FUSE file system, where a LIST may miss what others just wrote.
+    fn list_may_lag(&self) -> bool {
+        false
+    }
 
     /// Creates `key`, or fails with [`StoreError::Exists`] and changes nothing.
     ///
@@ -196,15 +268,41 @@ pub trait Store: Send + Sync + fmt::Debug {
 }
 
 /// All pages of a LIST.
+///
+/// A page that is out of order, or empty though more is said to follow, is [`StoreError::Wrong`]: going on would loop
+/// for ever or lose keys.
 pub async fn list_all(store: &dyn Store, prefix: &str) -> Result<Vec<Listed>> {
     let mut all: Vec<Listed> = Vec::new();
     loop {
         let page = store.list(prefix, all.last().map(|l| &l.key)).await?;
+        let (before, empty) = (all.len(), page.objects.is_empty());
         all.extend(page.objects);
+        let rising = all[before.saturating_sub(1)..].is_sorted_by(|a, b| a.key < b.key);
+        if !rising || (empty && page.more) {
+            let how = if rising { "an empty page with more to follow" } else { "keys out of order" };
+            return Err(StoreError::Wrong { what: format!("list {prefix}"), how: how.into() });
+        }
         if !page.more {
             return Ok(all);
         }
     }
+}
+
+/// Refuses an object of `size` bytes where the caller takes at most `max`, before anything is allocated.
+fn check_size(key: &Key, size: u64, max: u64) -> Result<()> {
+    if size <= max {
+        return Ok(());
+    }
+    Err(StoreError::Wrong { what: format!("get {key}"), how: format!("{size} bytes where at most {max} are expected") })
+}
+
+/// Refuses a range that does not lie within an object of `size` bytes.
+fn check_range(key: &Key, range: &Range<u64>, size: u64) -> Result<()> {
+    if range.start <= range.end && range.end <= size {
+        return Ok(());
+    }
+    let how = format!("it has {size} bytes");
+    Err(StoreError::Wrong { what: format!("get {key} bytes {}..{}", range.start, range.end), how })
 }
 
 #[cfg(test)]
