@@ -7,7 +7,11 @@
 pub mod chunker;
 pub mod compress;
 pub mod crypto;
+mod error;
 pub mod format;
 pub mod id;
 pub mod progress;
+pub mod repo;
 pub mod store;
+
+pub use error::{Error, Result};

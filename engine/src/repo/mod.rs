@@ -1,0 +1,21 @@
+//! The repository: opening it, the view of what is committed, reading blobs, and the writer's half of the protocol.
+//!
+//! **Expected flow**: [`Locked::find`] → [`Locked::unlock`] → [`Repository`]; [`Repository::view`] reads what is committed;
+//! [`Reader`] gives blobs; [`Session`] adds a snapshot.
+
+pub mod bridge;
+mod identity;
+pub mod index;
+pub mod init;
+mod open;
+pub mod packer;
+pub mod reader;
+pub mod session;
+pub mod view;
+
+pub use bridge::Bridge;
+pub use init::init;
+pub use open::{Locked, Opener, Options, Repository};
+pub use reader::Reader;
+pub use session::Session;
+pub use view::{Snapshot, View};

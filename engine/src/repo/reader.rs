@@ -1,0 +1,239 @@
+//! Reading blobs: find a copy, fetch its frame, open it, verify the blob's id.
+//!
+//! Every copy is tried before damage is reported: a writer can poison what others deduplicate against, and a second copy
+//! may be sound.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+
+use crate::crypto::kem::Stanza;
+use crate::error::{Error, Result};
+use crate::format::blob::{BlobKind, Class, Origin};
+use crate::format::keys::{PackKey, blob_id};
+use crate::format::meta::{Map, Meta};
+use crate::format::objects;
+use crate::format::seal::FrameOpener;
+use crate::format::tree::Tree;
+use crate::id::{BlobId, PackId};
+use crate::store::StoreError;
+
+use super::index::{Found, Index};
+use super::open::{Repository, key};
+
+/// Ranges are read in multiples of this many bytes, so that lengths of frames do not show in a store's log.
+pub const READ_STEP: u64 = 64 << 10;
+
+/// Reads blobs of one view. Safe to share.
+pub struct Reader {
+    repo: Arc<Repository>,
+    index: Arc<Index>,
+    frames: Mutex<FrameCache>,
+    openers: Mutex<Vec<FrameOpener>>,
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Reader({:?})", self.repo)
+    }
+}
+
+impl Reader {
+    /// Keeps up to `cache_bytes` of opened frames.
+    pub fn new(repo: Arc<Repository>, index: Arc<Index>, cache_bytes: usize) -> Self {
+        let frames = Mutex::new(FrameCache { cap: cache_bytes, ..FrameCache::default() });
+        Self { repo, index, frames, openers: Mutex::default() }
+    }
+
+    /// The repository that it reads.
+    pub fn repository(&self) -> &Arc<Repository> {
+        &self.repo
+    }
+
+    /// The index that it goes by.
+    pub fn index(&self) -> &Arc<Index> {
+        &self.index
+    }
+
+    /// A blob, its id verified.
+    pub fn blob(&self, id: &BlobId, kind: BlobKind) -> Result<Bytes> {
+        let mut copies = Vec::new();
+        self.index.lookup(id, &mut copies);
+        let mut failed = None;
+        for copy in copies.iter().filter(|c| c.entry.kind == kind) {
+            match self.read_copy(id, copy) {
+                Ok(bytes) => return Ok(bytes),
+                Err(e @ Error::Damaged { .. }) => failed = Some(e),
+                Err(Error::Store(e @ (StoreError::NotFound { .. } | StoreError::Wrong { .. }))) => {
+                    failed = Some(Error::damaged(self.pack_key_name(copy), e));
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Err(failed.unwrap_or_else(|| {
+            Error::damaged(format!("{} blob {}", kind.as_str(), id.short()), "it is in no index segment")
+        }))
+    }
+
+    /// A tree blob.
+    pub fn tree(&self, id: &BlobId) -> Result<Tree> {
+        Tree::decode(&self.blob(id, BlobKind::Tree)?).map_err(Error::in_object(format!("tree blob {}", id.short())))
+    }
+
+    /// A meta blob.
+    pub fn meta(&self, id: &BlobId) -> Result<Meta> {
+        Meta::decode(&self.blob(id, BlobKind::Meta)?).map_err(Error::in_object(format!("meta blob {}", id.short())))
+    }
+
+    /// A map blob.
+    pub fn map(&self, id: &BlobId) -> Result<Map> {
+        Map::decode(&self.blob(id, BlobKind::Map)?).map_err(Error::in_object(format!("map blob {}", id.short())))
+    }
+
+    fn read_copy(&self, id: &BlobId, copy: &Found) -> Result<Bytes> {
+        let place = (copy.pack_id(), copy.entry.offset);
+        let cached = self.frames.lock().expect("no panic while held").get(&place);
+        let frame = match cached {
+            Some(frame) => frame,
+            None => {
+                let mut sealed = self.fetch_frame(copy)?;
+                let frame = self.open_frame(copy, &mut sealed)?;
+                self.frames.lock().expect("no panic while held").put(place, frame.clone());
+                frame
+            }
+        };
+        self.slice(id, copy, &frame)
+    }
+
+    /// A blob out of its frame's text, its id verified.
+    pub fn slice(&self, id: &BlobId, copy: &Found, frame: &Bytes) -> Result<Bytes> {
+        let (at, len) = (copy.entry.at as usize, copy.entry.len as usize);
+        if at + len > frame.len() {
+            return Err(Error::damaged(self.pack_key_name(copy), "a frame is shorter than the index says"));
+        }
+        let bytes = frame.slice(at..at + len);
+        match blob_id(&self.repo.graph, self.repo.content.as_ref(), copy.entry.kind, &bytes) {
+            Some(actual) if actual == *id => Ok(bytes),
+            _ => Err(Error::damaged(
+                self.pack_key_name(copy),
+                format!("{} blob {} has other bytes than its id says", copy.entry.kind.as_str(), id.short()),
+            )),
+        }
+    }
+
+    fn fetch_frame(&self, copy: &Found) -> Result<Vec<u8>> {
+        let (pack, entry) = (copy.pack(), &copy.entry);
+        let start = u64::from(entry.offset);
+        let end = start + u64::from(entry.stored);
+        let from = start / READ_STEP * READ_STEP;
+        let to = end.next_multiple_of(READ_STEP).min(pack.size);
+        let object = key(objects::pack(pack.writer, pack.session, pack.seq, pack.id));
+        let range = self.repo.bridge.wait(self.repo.store.get_range(&object, from..to))?;
+        Ok(range[(start - from) as usize..(end - from) as usize].to_vec())
+    }
+
+    /// The text of a frame that was fetched; `sealed` is overwritten.
+    pub fn open_frame(&self, copy: &Found, sealed: &mut [u8]) -> Result<Bytes> {
+        let object = || self.pack_key_name(copy);
+        let mut opener = self.openers.lock().expect("no panic while held").pop().unwrap_or_default();
+        let mut text = Vec::new();
+        let mut result = None;
+        let keys = self.frame_keys(&copy.origin(), copy.entry.kind.class())?;
+        for key in &keys {
+            // With one key, the usual case, no copy of the frame is needed.
+            let opened = match keys.len() {
+                1 => opener.open(key, sealed, &mut text),
+                _ => opener.open(key, &mut sealed.to_vec(), &mut text),
+            };
+            let opened = opened.map_err(Error::in_object(object()));
+            let done = opened.is_ok();
+            result = Some(opened);
+            if done {
+                break;
+            }
+        }
+        self.openers.lock().expect("no panic while held").push(opener);
+        let header = result.unwrap_or_else(|| Err(Error::damaged(object(), "no key of its session is known")))?;
+        if header.kind != copy.entry.kind {
+            return Err(Error::damaged(object(), "a frame holds another kind of blob than the index says"));
+        }
+        Ok(text.into())
+    }
+
+    /// The keys that may open a frame of this origin: one, unless segments name several stanzas for its session.
+    fn frame_keys(&self, origin: &Origin, class: Class) -> Result<Vec<PackKey>> {
+        let repository = self.repo.id();
+        if class == Class::Graph {
+            return Ok(vec![PackKey::graph(&self.repo.graph, repository, origin)]);
+        }
+        if !self.repo.can_read() {
+            return Err(Error::NotAllowed {
+                role: self.repo.role().as_str(),
+                what: "read content or names",
+                needed: "owner or reader",
+            });
+        }
+        let known =
+            self.repo.sessions.lock().expect("no panic while held").get(&(origin.writer, origin.session)).cloned();
+        if let Some(secret) = known {
+            return Ok(vec![PackKey::content(&secret, repository, origin)]);
+        }
+        let stanzas = self.index.stanzas(&origin.writer, origin.session);
+        let mut keys = Vec::new();
+        for stanza in &stanzas {
+            let stanza = Stanza::from_bytes(stanza);
+            match self.repo.open_stanza(&stanza, origin.writer, origin.session) {
+                Ok(secret) => keys.push(PackKey::content(&secret, repository, origin)),
+                Err(e) if stanzas.len() == 1 => return Err(e),
+                Err(_) => {}
+            }
+        }
+        Ok(keys)
+    }
+
+    /// Key of the pack that a copy lies in, for messages and requests.
+    pub fn pack_key_name(&self, copy: &Found) -> String {
+        let pack = copy.pack();
+        objects::pack(pack.writer, pack.session, pack.seq, pack.id)
+    }
+}
+
+/// Opened frames, the least recently used go first.
+#[derive(Default)]
+struct FrameCache {
+    cap: usize,
+    held: usize,
+    clock: u64,
+    frames: HashMap<(PackId, u32), (Bytes, u64)>,
+    by_use: BTreeMap<u64, (PackId, u32)>,
+}
+
+impl FrameCache {
+    fn get(&mut self, place: &(PackId, u32)) -> Option<Bytes> {
+        self.clock += 1;
+        let (frame, used) = self.frames.get_mut(place)?;
+        self.by_use.remove(used);
+        *used = self.clock;
+        self.by_use.insert(self.clock, *place);
+        Some(frame.clone())
+    }
+
+    fn put(&mut self, place: (PackId, u32), frame: Bytes) {
+        if frame.len() > self.cap {
+            return;
+        }
+        self.clock += 1;
+        self.held += frame.len();
+        if let Some((old, used)) = self.frames.insert(place, (frame, self.clock)) {
+            self.held -= old.len();
+            self.by_use.remove(&used);
+        }
+        self.by_use.insert(self.clock, place);
+        while self.held > self.cap {
+            let (_, oldest) = self.by_use.pop_first().expect("what is held is listed");
+            let (frame, _) = self.frames.remove(&oldest).expect("what is listed is held");
+            self.held -= frame.len();
+        }
+    }
+}

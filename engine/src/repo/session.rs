@@ -1,0 +1,495 @@
+//! One run of one writer: the writer's half of the protocol (docs/protocol.md W1 to W6).
+//!
+//! **Order of writes**: pin; packs; index segments; snapshot. Each kind is durable before the next begins, so that a crash
+//! leaves garbage and no damage. Only the snapshot makes anything count.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::crypto::hash;
+use crate::crypto::kem;
+use crate::crypto::rng::{Rng, draw};
+use crate::crypto::secret::Secret;
+use crate::crypto::sign::SigningKey;
+use crate::error::{Error, Result};
+use crate::format::blob::{BlobKind, Entry, PackInfo};
+use crate::format::bundle::Identity;
+use crate::format::config::Use;
+use crate::format::keys::{ContentIds, SessionSecret, blob_id};
+use crate::format::objects::{self, Parsed};
+use crate::format::pin::Pin;
+use crate::format::seal::FrameSealer;
+use crate::format::segment::{Segment, SegmentPlace, SessionStanza};
+use crate::format::snapshot::{self, GraphPart, NamesPart, SNAPSHOT_BYTES_MAX};
+use crate::id::{BlobId, SegmentId, SessionId, SnapshotId, WriterId};
+use crate::store::{Key, Store, StoreError, list_all};
+
+use super::index::{Claim, Index};
+use super::open::{Repository, key};
+use super::packer::{OnDurable, Packer, SMALL_SESSION, SessionKeys};
+use super::view::View;
+
+/// Entries that wait for a segment before one is written: about 9 MB of heap.
+const SEGMENT_ENTRIES: usize = 128 << 10;
+/// Blobs shorter than this are grouped into frames.
+pub const GROUPED_UNDER: usize = 64 << 10;
+/// A group is sealed once it holds this many bytes.
+const GROUP_BYTES: usize = 1 << 20;
+/// How often the watch looks for maintenance.
+const WATCH: Duration = Duration::from_secs(10);
+
+/// An open session.
+pub struct Session {
+    repo: Arc<Repository>,
+    keys: SessionKeys,
+    view: View,
+    packer: Packer,
+    ledger: Arc<Ledger>,
+    watch: tokio::task::JoinHandle<()>,
+    level: i32,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.watch.abort();
+    }
+}
+
+/// What a session stored, in numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// New data blobs.
+    pub data_blobs: u64,
+    /// New blobs of other kinds.
+    pub other_blobs: u64,
+    /// Their plaintext, in bytes.
+    pub raw_bytes: u64,
+    /// Their frames, in bytes.
+    pub frame_bytes: u64,
+    /// Packs.
+    pub packs: u64,
+    /// Their sizes together, in bytes.
+    pub pack_bytes: u64,
+}
+
+impl Session {
+    /// Opens a session: pin, then the view (W1, W2).
+    pub fn begin(repo: Arc<Repository>, who: &Identity, level: i32, mut rng: Box<dyn Rng>) -> Result<Self> {
+        repo.may(Use::Write, "back up")?;
+        let id = next_session(&repo, who.id, &mut *rng)?;
+        let random = Secret::random(&mut *rng);
+        let now = super::init::now();
+        let nanos = (now.secs as u128) * 1_000_000_000 + u128::from(now.nanos);
+        let secret = SessionSecret::draw(&random, &who.seed, who.id, id, nanos);
+        let stanza = kem::seal_to(repo.config.recipient(), &mut *rng, "copal 1 session", &secret.0);
+        let signer = SigningKey::from_seed(who.seed.clone());
+        let keys = SessionKeys { writer: who.id, session: id, signer, secret, stanza };
+
+        put_pin(&repo, who.id, id)?;
+        refuse_maintenance(repo.store.as_ref(), &repo)?;
+        let view = repo.view()?;
+
+        let ledger = Arc::new(Ledger::new(&repo, &keys, Arc::clone(&view.index)));
+        let packer = Packer::new(Arc::clone(&repo), &keys, rng, ledger.clone());
+        let watch = repo.bridge.spawn(watch(Arc::clone(&repo), who.id, id, Arc::clone(&ledger)));
+        Ok(Self { repo, keys, view, packer, ledger, watch, level })
+    }
+
+    /// The state that it saw.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// The repository.
+    pub fn repository(&self) -> &Arc<Repository> {
+        &self.repo
+    }
+
+    /// Who writes.
+    pub fn writer(&self) -> WriterId {
+        self.keys.writer
+    }
+
+    /// Keys of ids and tags.
+    pub fn content_ids(&self) -> &ContentIds {
+        self.repo.content.as_ref().expect("owners and writers hold D_id")
+    }
+
+    /// What one thread stores with.
+    pub fn worker(&self) -> Worker<'_> {
+        Worker {
+            session: self,
+            sealer: FrameSealer::new(self.level),
+            scratch: Vec::new(),
+            groups: BlobKind::ALL.map(|_| Group::default()),
+        }
+    }
+
+    /// Whether a blob is in the view or was stored by this session (W3): only then may it be referenced.
+    pub fn has(&self, id: &BlobId) -> bool {
+        self.view.index.contains(id)
+    }
+
+    /// Fails once anything of the session has failed.
+    pub fn check(&self) -> Result<()> {
+        self.ledger.check()?;
+        self.packer.check()
+    }
+
+    /// Makes everything durable and commits the snapshot (W5, W6). All workers are done and flushed.
+    ///
+    /// `graph` comes without what the session knows itself (view, segments, packs, inline entries).
+    pub fn commit(
+        self,
+        mut graph: GraphPart,
+        make_names: impl FnOnce(Stored) -> NamesPart,
+    ) -> Result<(SnapshotId, Stored)> {
+        self.packer.finish()?;
+        let stored = self.ledger.stored();
+        graph.inline = self.ledger.take_inline();
+        if graph.inline.is_none() {
+            self.ledger.write_segment()?;
+        }
+        self.check()?;
+        let names = make_names(stored);
+        graph.epoch = self.repo.config.epoch;
+        graph.segments = self.ledger.segments();
+        (graph.packs, graph.pack_bytes) = (stored.packs, stored.pack_bytes);
+        graph.view.snapshots = self.view.snapshots.iter().map(|s| s.at).collect();
+
+        self.verify_stored()?;
+        refuse_maintenance(self.repo.store.as_ref(), &self.repo)?;
+        let id = self.put_snapshot(&graph, &names)?;
+        Ok((id, stored))
+    }
+
+    /// Everything that this session wrote is in the store with its size (W5). Nothing written, nothing to look at.
+    fn verify_stored(&self) -> Result<()> {
+        let expected = self.ledger.expected();
+        if expected.is_empty() {
+            return Ok(());
+        }
+        let mut listed = BTreeMap::new();
+        for kind in ["pack", "idx"] {
+            let prefix = format!("{kind}/{}/{}/", self.keys.writer, self.keys.session);
+            for l in self.repo.bridge.wait(list_all(self.repo.store.as_ref(), &prefix))? {
+                listed.insert(l.key.as_str().to_owned(), l.size);
+            }
+        }
+        for (object, size) in expected {
+            match listed.get(&object) {
+                Some(&found) if found == size => {}
+                Some(&found) => {
+                    return Err(Error::damaged(
+                        object,
+                        format!("it has {found} bytes in the store, {size} were written"),
+                    ));
+                }
+                None => return Err(Error::damaged(object, "it was written and is not in the store's list")),
+            }
+        }
+        Ok(())
+    }
+
+    fn put_snapshot(&self, graph: &GraphPart, names: &NamesPart) -> Result<SnapshotId> {
+        let (repo, keys) = (&self.repo, &self.keys);
+        let names_key = keys.secret.names(repo.id(), keys.writer, keys.session);
+        let stored = snapshot::encode(
+            repo.id(),
+            keys.writer,
+            keys.session,
+            &keys.stanza,
+            graph,
+            names,
+            (&repo.graph, &names_key),
+            &keys.signer,
+        );
+        let object = key(objects::snapshot(keys.writer, keys.session));
+        match repo.bridge.wait(repo.store.put_new(&object, stored.clone().into())) {
+            Ok(()) => {}
+            // A put whose answer was lost, or a tombstone: the bytes tell.
+            Err(StoreError::Exists { .. }) => {
+                let there = repo.bridge.wait(repo.store.get(&object, SNAPSHOT_BYTES_MAX))?;
+                if there != stored {
+                    return Err(Error::Fenced(
+                        "maintenance has ended this session because it seemed dead; run the backup again, what it stored is used".into(),
+                    ));
+                }
+            }
+            Err(e) => return Err(e.into()),
+        }
+        Ok(snapshot::id(&stored))
+    }
+}
+
+/// 1 + the writer's highest number in pin/ and snap/.
+fn next_session(repo: &Repository, writer: WriterId, rng: &mut dyn Rng) -> Result<SessionId> {
+    let mut highest = 0;
+    for kind in ["pin", "snap"] {
+        for l in repo.bridge.wait(list_all(repo.store.as_ref(), &format!("{kind}/{writer}/")))? {
+            match objects::parse(l.key.as_str()) {
+                Some(Parsed::Pin(_, s) | Parsed::Snapshot(_, s)) => highest = highest.max(s.n),
+                _ => {}
+            }
+        }
+    }
+    let n = highest.checked_add(1).ok_or_else(|| Error::damaged(format!("pin/{writer}"), "no number is left"))?;
+    Ok(SessionId { n, random: u64::from_le_bytes(draw(rng)) })
+}
+
+fn put_pin(repo: &Repository, writer: WriterId, session: SessionId) -> Result<()> {
+    let read = |path: &str| std::fs::read(path).unwrap_or_default();
+    let tag = |what: &[u8], text: &[u8]| hash::keyed(repo.graph.records(), &[what, text]);
+    let host = rustix::system::uname().nodename().to_bytes().to_vec();
+    let pin = Pin {
+        epoch: repo.config.epoch,
+        host: tag(b"pin host", &host),
+        boot: tag(b"pin boot", &read("/proc/sys/kernel/random/boot_id")),
+        pid: u64::from(std::process::id()),
+        started: process_start(&read("/proc/self/stat")),
+    };
+    let stored = pin.encode(repo.id(), writer, session, &repo.graph);
+    repo.bridge.wait(repo.store.put_new(&key(objects::pin(writer, session)), stored.into()))?;
+    Ok(())
+}
+
+/// Field 22 of /proc/PID/stat, counted behind the command's name, which may hold anything.
+fn process_start(stat: &[u8]) -> u64 {
+    let text = String::from_utf8_lossy(stat);
+    let fields = text.rsplit_once(')').map_or("", |(_, rest)| rest);
+    fields.split_whitespace().nth(19).and_then(|f| f.parse().ok()).unwrap_or(0)
+}
+
+/// This program cannot take part in a prune: while one is under way it writes nothing.
+fn refuse_maintenance(store: &dyn Store, repo: &Repository) -> Result<()> {
+    let page = repo.bridge.wait(store.list("gc/", None))?;
+    maintenance_free(page.objects.is_empty())
+}
+
+fn maintenance_free(free: bool) -> Result<()> {
+    if free {
+        Ok(())
+    } else {
+        Err(Error::TooNew("somebody prunes it in a way that this version cannot take part in".into()))
+    }
+}
+
+/// Looks for maintenance and for a tombstone at the own snapshot key, as long as the session is open (W4).
+async fn watch(repo: Arc<Repository>, writer: WriterId, session: SessionId, ledger: Arc<Ledger>) {
+    let own = key(objects::snapshot(writer, session));
+    loop {
+        tokio::time::sleep(WATCH).await;
+        let generations = repo.store.list("gc/", None).await;
+        if let Ok(page) = generations
+            && let Err(e) = maintenance_free(page.objects.is_empty())
+        {
+            return ledger.poison(e);
+        }
+        if repo.store.head(&own).await.is_ok() {
+            return ledger.poison(Error::Fenced(
+                "maintenance has ended this session because it seemed dead; run the backup again, what it stored is used".into(),
+            ));
+        }
+    }
+}
+
+/// What a session has stored so far, and what it has to publish.
+struct Ledger {
+    repo: Arc<Repository>,
+    index: Arc<Index>,
+    writer: WriterId,
+    session: SessionId,
+    stanza: kem::Stanza,
+    book: Mutex<Book>,
+    failed: Mutex<Option<Error>>,
+}
+
+#[derive(Default)]
+struct Book {
+    packs: Vec<PackInfo>,
+    entries: Vec<Entry>,
+    segments: Vec<(u64, SegmentId)>,
+    expected: Vec<(String, u64)>,
+    stored: Stored,
+}
+
+impl OnDurable for Ledger {
+    fn durable(&self, pack: PackInfo, mut entries: Vec<Entry>) -> Result<()> {
+        self.index.publish(pack.clone(), &entries)?;
+        let mut book = self.book.lock().expect("no panic while held");
+        book.expected.push((objects::pack(pack.writer, pack.session, pack.seq, pack.id), pack.size));
+        book.stored.packs += 1;
+        book.stored.pack_bytes += pack.size;
+        let at = book.packs.len() as u32;
+        entries.iter_mut().for_each(|e| e.pack = at);
+        book.packs.push(pack);
+        book.entries.extend(entries);
+        let full = book.entries.len() >= SEGMENT_ENTRIES;
+        drop(book);
+        if full { self.write_segment() } else { Ok(()) }
+    }
+}
+
+impl Ledger {
+    fn new(repo: &Arc<Repository>, keys: &SessionKeys, index: Arc<Index>) -> Self {
+        Self {
+            repo: Arc::clone(repo),
+            index,
+            writer: keys.writer,
+            session: keys.session,
+            stanza: keys.stanza.clone(),
+            book: Mutex::default(),
+            failed: Mutex::default(),
+        }
+    }
+
+    fn poison(&self, error: Error) {
+        self.failed.lock().expect("no panic while held").get_or_insert(error);
+    }
+
+    fn check(&self) -> Result<()> {
+        self.failed.lock().expect("no panic while held").take().map_or(Ok(()), Err)
+    }
+
+    fn stored(&self) -> Stored {
+        self.book.lock().expect("no panic while held").stored
+    }
+
+    fn segments(&self) -> Vec<(u64, SegmentId)> {
+        self.book.lock().expect("no panic while held").segments.clone()
+    }
+
+    fn expected(&self) -> Vec<(String, u64)> {
+        self.book.lock().expect("no panic while held").expected.clone()
+    }
+
+    fn count(&self, kind: BlobKind, raw: u64) {
+        let stored = &mut self.book.lock().expect("no panic while held").stored;
+        match kind {
+            BlobKind::Data => stored.data_blobs += 1,
+            _ => stored.other_blobs += 1,
+        }
+        stored.raw_bytes += raw;
+    }
+
+    fn count_frame(&self, bytes: u64) {
+        self.book.lock().expect("no panic while held").stored.frame_bytes += bytes;
+    }
+
+    /// What waits to be published, as a segment's content.
+    fn take(&self, book: &mut Book) -> Segment {
+        let mut entries = std::mem::take(&mut book.entries);
+        entries.sort_unstable();
+        entries.dedup();
+        let (writer, session, stanza) = (self.writer, self.session, self.stanza.clone());
+        Segment {
+            packs: std::mem::take(&mut book.packs),
+            stanzas: vec![SessionStanza { writer, session, stanza }],
+            entries,
+        }
+    }
+
+    /// The entries of a small session, to stand in the snapshot.
+    fn take_inline(&self) -> Option<Segment> {
+        let mut book = self.book.lock().expect("no panic while held");
+        let small = book.segments.is_empty() && book.stored.pack_bytes <= (SMALL_SESSION + (SMALL_SESSION >> 3)) as u64;
+        (small && book.packs.len() == 1).then(|| self.take(&mut book))
+    }
+
+    /// Publishes what waits, if anything does. Blocks on the store.
+    fn write_segment(&self) -> Result<()> {
+        let mut book = self.book.lock().expect("no panic while held");
+        if book.packs.is_empty() {
+            return Ok(());
+        }
+        let segment = self.take(&mut book);
+        let n = book.segments.len() as u64;
+        let place = SegmentPlace { repository: self.repo.id(), writer: self.writer, session: self.session, n };
+        let stored = segment.encode(&place, &self.repo.graph);
+        let id = Segment::id(&stored);
+        let object: Key = key(objects::segment(self.writer, self.session, n, id));
+        book.segments.push((n, id));
+        book.expected.push((object.as_str().to_owned(), stored.len() as u64));
+        drop(book);
+        self.repo.bridge.wait(self.repo.store.put(&object, stored.into()))?;
+        Ok(())
+    }
+}
+
+/// Small blobs that wait to be sealed together.
+#[derive(Default)]
+struct Group {
+    raw: Vec<u8>,
+    blobs: Vec<(BlobId, u32)>,
+}
+
+/// One thread's end of a session: claims, compresses, seals.
+pub struct Worker<'s> {
+    session: &'s Session,
+    sealer: FrameSealer,
+    scratch: Vec<u8>,
+    groups: [Group; 4],
+}
+
+impl Worker<'_> {
+    /// Stores a blob unless it is stored; its id.
+    ///
+    /// It is durable only when the session commits; an interrupted session may have stored it or not.
+    pub fn store(&mut self, kind: BlobKind, raw: &[u8]) -> Result<BlobId> {
+        let repo = &self.session.repo;
+        let id = blob_id(&repo.graph, repo.content.as_ref(), kind, raw).expect("owners and writers hold D_id");
+        match self.session.view.index.claim(&id) {
+            Claim::Known(_) | Claim::Pending => {}
+            Claim::New => {
+                self.session.ledger.count(kind, raw.len() as u64);
+                self.add(kind, id, raw)?;
+            }
+        }
+        Ok(id)
+    }
+
+    fn add(&mut self, kind: BlobKind, id: BlobId, raw: &[u8]) -> Result<()> {
+        if raw.len() >= GROUPED_UNDER {
+            return self.seal(kind, vec![(id, raw.len() as u32)], raw);
+        }
+        if self.groups[kind as usize].raw.len() + raw.len() > GROUP_BYTES {
+            self.seal_group(kind)?;
+        }
+        let group = &mut self.groups[kind as usize];
+        group.raw.extend_from_slice(raw);
+        group.blobs.push((id, raw.len() as u32));
+        if group.blobs.len() == usize::from(u16::MAX) {
+            self.seal_group(kind)?;
+        }
+        Ok(())
+    }
+
+    fn seal_group(&mut self, kind: BlobKind) -> Result<()> {
+        let mut group = std::mem::take(&mut self.groups[kind as usize]);
+        if group.blobs.is_empty() {
+            return Ok(());
+        }
+        let done = self.seal(kind, std::mem::take(&mut group.blobs), &group.raw);
+        group.raw.clear();
+        self.groups[kind as usize] = group;
+        done
+    }
+
+    fn seal(&mut self, kind: BlobKind, blobs: Vec<(BlobId, u32)>, raw: &[u8]) -> Result<()> {
+        self.session.ledger.check()?;
+        self.session.packer.add(&mut self.sealer, &mut self.scratch, kind, blobs, raw)?;
+        self.session.ledger.count_frame(self.scratch.len() as u64);
+        Ok(())
+    }
+
+    /// Seals what waits in groups. Must be called before the session commits.
+    pub fn flush(&mut self) -> Result<()> {
+        BlobKind::ALL.into_iter().try_for_each(|kind| self.seal_group(kind))
+    }
+
+    /// Whether anything waits in groups.
+    pub fn is_flushed(&self) -> bool {
+        self.groups.iter().all(|g| g.blobs.is_empty())
+    }
+}

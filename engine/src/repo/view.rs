@@ -1,0 +1,264 @@
+//! What is committed: snapshots, and the index of all that they publish.
+
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::format::keys::SessionSecret;
+use crate::format::objects::{self, Parsed};
+use crate::format::segment::{SEGMENT_BYTES_MAX, Segment};
+use crate::format::snapshot::{self, GraphPart, NamesPart, SNAPSHOT_BYTES_MAX, SnapshotKind, SnapshotRef, Stored};
+use crate::id::{SegmentId, SessionId, SnapshotId, WriterId};
+use crate::progress::{Problem, ProblemKind};
+use crate::store::{Key, StoreError, list_all};
+
+use super::index::{self, Index, Opening};
+use super::open::{Repository, key};
+
+/// A committed snapshot whose signature was verified.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// Its key and id.
+    pub at: SnapshotRef,
+    /// What every role reads.
+    pub graph: GraphPart,
+    /// What readers and owners read; `None` for other roles.
+    pub names: Option<NamesPart>,
+    /// Its session's secret, sealed to READ.
+    stanza: crate::crypto::kem::Stanza,
+}
+
+impl Snapshot {
+    /// Its id.
+    pub fn id(&self) -> SnapshotId {
+        self.at.id
+    }
+}
+
+/// A state of the repository: base, and committed snapshots newer than it, and their segments.
+pub struct View {
+    /// In order of time.
+    pub snapshots: Vec<Snapshot>,
+    /// Where every blob lies that a snapshot may reach.
+    pub index: Arc<Index>,
+    /// Snapshots that are no good and segments that are gone: what they list may not be restorable.
+    pub problems: Vec<Problem>,
+}
+
+impl std::fmt::Debug for View {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "View({} snapshots, {} entries)", self.snapshots.len(), self.index.len())
+    }
+}
+
+impl View {
+    /// The snapshot that `name` means among those of `chosen`: a unique prefix of an id (4 digits or more), `latest`, or
+    /// `latest~N`.
+    pub fn resolve<'a>(&'a self, name: &str, chosen: impl Fn(&Snapshot) -> bool) -> Result<&'a Snapshot> {
+        resolve(&self.snapshots, name, chosen)
+    }
+}
+
+/// As [`View::resolve`], where only the snapshots were read.
+pub fn resolve<'a>(snapshots: &'a [Snapshot], name: &str, chosen: impl Fn(&Snapshot) -> bool) -> Result<&'a Snapshot> {
+    let visible = || snapshots.iter().filter(|s| s.graph.kind == SnapshotKind::Whole && chosen(s));
+    if let Some(rest) = name.strip_prefix("latest") {
+        let back = match rest.strip_prefix('~') {
+            None if rest.is_empty() => Some(0),
+            None => None,
+            Some(n) => n.parse::<usize>().ok(),
+        };
+        let back = back.ok_or_else(|| Error::Invalid(format!("{name} is neither latest nor latest~N")))?;
+        return visible().rev().nth(back).ok_or_else(|| {
+            Error::NotFound(format!("there is no snapshot {name} among {} that match", visible().count()))
+        });
+    }
+    if name.len() < 4 || !name.bytes().all(|c| c.is_ascii_hexdigit()) {
+        return Err(Error::Invalid(format!(
+            "{name:?} is no snapshot: give latest, latest~N, or 4 or more digits of an id (copal snapshots lists them)"
+        )));
+    }
+    let name = name.to_lowercase();
+    let found: Vec<&Snapshot> = visible().filter(|s| s.id().to_string().starts_with(&name)).collect();
+    match found[..] {
+        [one] => Ok(one),
+        [] => Err(Error::NotFound(format!("there is no snapshot {name}; copal snapshots lists them"))),
+        _ => Err(Error::Invalid(format!("{} snapshots begin with {name}; give more digits", found.len()))),
+    }
+}
+
+impl Repository {
+    /// All committed snapshots, in order of time, and what was wrong with others.
+    pub fn snapshots(&self) -> Result<(Vec<Snapshot>, Vec<Problem>)> {
+        self.refuse_bases()?;
+        let listed = self.bridge.wait(list_all(self.store.as_ref(), "snap/"))?;
+        let mut jobs = Vec::new();
+        for l in listed {
+            if let Some(Parsed::Snapshot(writer, session)) = objects::parse(l.key.as_str()) {
+                jobs.push((l.key, writer, session));
+            }
+        }
+        let stored = self.bridge.map(jobs, self.options.connections, |(key, writer, session)| {
+            let store = Arc::clone(&self.store);
+            async move {
+                match store.get(&key, SNAPSHOT_BYTES_MAX).await {
+                    Ok(bytes) => Ok(Some((key, writer, session, bytes))),
+                    Err(StoreError::NotFound { .. }) => Ok(None),
+                    Err(e) => Err(Error::from(e)),
+                }
+            }
+        })?;
+        let (mut snapshots, mut problems) = (Vec::new(), Vec::new());
+        for (key, writer, session, bytes) in stored.into_iter().flatten() {
+            match self.read_snapshot(writer, session, &bytes) {
+                Ok(snapshot) => snapshots.push(snapshot),
+                Err(e) => problems.push(damaged(key.as_str(), format!("this snapshot is left out: {e}"))),
+            }
+        }
+        snapshots.sort_by_key(|s| (s.graph.time, s.at));
+        Ok((snapshots, problems))
+    }
+
+    fn read_snapshot(&self, writer: WriterId, session: SessionId, bytes: &[u8]) -> Result<Snapshot> {
+        let object = objects::snapshot(writer, session);
+        let stored = Stored::decode(bytes).map_err(Error::in_object(&object))?;
+        if (stored.repository, stored.writer, stored.session) != (self.id(), writer, session) {
+            return Err(Error::damaged(object, "it is another snapshot than its key says"));
+        }
+        let member = self.config.member(writer).ok_or_else(|| Error::damaged(&object, "its writer is not enrolled"))?;
+        if member.revoked.is_some_and(|r| r.last.is_none_or(|last| session > last)) {
+            return Err(Error::damaged(object, "its writer was revoked before it"));
+        }
+        stored.verify(bytes, &member.key).map_err(Error::in_object(&object))?;
+        let graph = stored.graph(&self.graph).map_err(Error::in_object(&object))?;
+        let names = match self.can_read() {
+            false => None,
+            true => {
+                let secret = self.open_stanza(&stored.stanza, writer, session)?;
+                let key = secret.names(self.id(), writer, session);
+                Some(stored.names(&key).map_err(Error::in_object(&object))?)
+            }
+        };
+        let at = SnapshotRef { writer, session, id: snapshot::id(bytes) };
+        Ok(Snapshot { at, graph, names, stanza: stored.stanza })
+    }
+
+    /// The secret of a session, and remembers it.
+    pub(super) fn open_stanza(
+        &self,
+        stanza: &crate::crypto::kem::Stanza,
+        writer: WriterId,
+        session: SessionId,
+    ) -> Result<SessionSecret> {
+        let mut known = self.sessions.lock().expect("no panic while held");
+        if let Some(secret) = known.get(&(writer, session)) {
+            return Ok(secret.clone());
+        }
+        let pair = self.read.iter().find(|r| r.public().fingerprint() == stanza.recipient);
+        let object = objects::snapshot(writer, session);
+        let pair =
+            pair.ok_or_else(|| Error::damaged(&object, "its session was sealed to a key that this one does not hold"))?;
+        let secret = pair.open_stanza("copal 1 session", stanza).map_err(|e| Error::damaged(&object, e))?;
+        let secret = SessionSecret(secret);
+        known.insert((writer, session), secret.clone());
+        Ok(secret)
+    }
+
+    /// Snapshots and the index of what they publish.
+    pub fn view(&self) -> Result<View> {
+        let (snapshots, mut problems) = self.snapshots()?;
+        let index = Arc::new(self.open_index(&snapshots, &mut problems)?);
+        Ok(View { snapshots, index, problems })
+    }
+
+    fn open_index(&self, snapshots: &[Snapshot], problems: &mut Vec<Problem>) -> Result<Index> {
+        let mut wanted = Vec::new();
+        let mut keys = std::collections::HashMap::new();
+        for s in snapshots {
+            for &(n, id) in &s.graph.segments {
+                wanted.push(id);
+                keys.insert(id, objects::segment(s.at.writer, s.at.session, n, id));
+            }
+            if s.graph.inline.is_some() {
+                wanted.push(inline_id(s.id()));
+            }
+        }
+        let mut opening = Opening::new(self.index_options()?, &wanted)?;
+        let missing: std::collections::HashSet<SegmentId> = opening.missing().iter().copied().collect();
+        for s in snapshots.iter().filter(|s| missing.contains(&inline_id(s.id()))) {
+            let inline = s.graph.inline.clone().expect("only inline ones are named so");
+            opening.add(&for_index(inline_id(s.id()), inline))?;
+        }
+        let fetch: Vec<(SegmentId, Key)> =
+            missing.iter().filter_map(|id| Some((*id, key(keys.get(id)?.clone())))).collect();
+        for batch in fetch.chunks(8) {
+            let fetched = self.bridge.map(batch.to_vec(), self.options.connections.min(8), |(id, key)| {
+                let store = Arc::clone(&self.store);
+                async move {
+                    match store.get(&key, SEGMENT_BYTES_MAX).await {
+                        Ok(bytes) => Ok((id, key, Some(bytes))),
+                        Err(StoreError::NotFound { .. }) => Ok((id, key, None)),
+                        Err(e) => Err(Error::from(e)),
+                    }
+                }
+            });
+            let fetched = match fetched {
+                Ok(fetched) => fetched,
+                Err(e) => {
+                    opening.keep()?;
+                    return Err(e);
+                }
+            };
+            for (id, key, bytes) in fetched {
+                match self.read_segment(id, bytes.as_deref()) {
+                    Ok(segment) => opening.add(&for_index(id, segment))?,
+                    Err(how) => problems.push(damaged(key.as_str(), format!("{how}; what it lists cannot be found"))),
+                }
+            }
+        }
+        Ok(opening.finish()?)
+    }
+
+    fn read_segment(&self, id: SegmentId, bytes: Option<&[u8]>) -> Result<Segment, String> {
+        let bytes = bytes.ok_or("this index segment is missing")?;
+        if Segment::id(bytes) != id {
+            return Err("this index segment has not the bytes that were written".into());
+        }
+        let (place, segment) = Segment::decode(bytes, &self.graph).map_err(|e| e.to_string())?;
+        if place.repository != self.id() {
+            return Err("this index segment belongs to another repository".into());
+        }
+        Ok(segment)
+    }
+
+    fn index_options(&self) -> Result<index::Options> {
+        let options = match &self.options.cache {
+            Some(dir) => index::Options::cache(dir.join(self.id().to_string()).join("index")),
+            None => index::Options::unlinked(std::env::temp_dir()),
+        };
+        let build_bytes = options.build_bytes.min((self.options.memory / 4) as usize).max(4 << 20);
+        Ok(index::Options { build_bytes, ..options })
+    }
+
+    /// This program does not fold: where somebody has, snapshots alone no longer tell what there is.
+    fn refuse_bases(&self) -> Result<()> {
+        let bases = self.bridge.wait(self.store.list("base/", None))?;
+        if bases.objects.is_empty() {
+            return Ok(());
+        }
+        Err(Error::TooNew("its snapshots were folded into a base".into()))
+    }
+}
+
+/// Under which id the local index keeps the entries that stand in a snapshot itself.
+fn inline_id(id: SnapshotId) -> SegmentId {
+    SegmentId::from_bytes(*id.as_bytes())
+}
+
+pub(super) fn for_index(id: SegmentId, segment: Segment) -> index::Segment {
+    let stanzas = segment.stanzas.into_iter().map(|s| ((s.writer, s.session), Box::new(s.stanza.to_bytes()))).collect();
+    index::Segment { id, packs: segment.packs, stanzas, entries: segment.entries }
+}
+
+pub(super) fn damaged(object: &str, message: String) -> Problem {
+    Problem { kind: ProblemKind::Damaged, path: object.into(), message }
+}
