@@ -7,7 +7,7 @@
 //! - `crypto.json` and `chunker.json` were written by the ignored test `write_vectors`
 //!   (`cargo test -p copal-engine --test vectors -- --ignored`) and checked by `vectors/check.py`, which computes every
 //!   field of them once more in Python, with `blake3`, `cryptography` (AES-GCM, Ed25519, ML-KEM-768, X25519, SHA3) and
-//!   `argon2-cffi` from PyPI, and the chunker from the paper's text. Only what that script agrees to may be committed.
+//!   `argon2-cffi`, and the chunker from the paper's text. Only what that script agrees to may be committed.
 
 use std::path::PathBuf;
 

@@ -83,7 +83,7 @@ pub enum KdfError {
 /// The key of `passphrase` (its bytes as they are: normalise text before) and `salt` under `params`, which are
 /// [validated](Argon2Params::validated) first.
 ///
-/// Takes `params.memory_kib` of memory and, at the default, some 0.1 s; the memory is wiped and returned to the system
+/// Takes `params.memory_kib` of memory and, at the default, some 0.2 s; the memory is wiped and returned to the system
 /// before this returns. A reader that tries several slots pays once for each.
 pub fn derive_passphrase(passphrase: &[u8], salt: &[u8; 16], params: Argon2Params) -> Result<Secret, KdfError> {
     argon2id(passphrase, salt, params.validated()?)

@@ -127,11 +127,30 @@ mod tests {
         point[0] = 1; // y = 1: the neutral element
         assert!(VerifyingKey::from_bytes(&point).is_err());
         // y = 3 is a point; p + 3, the same point written a second time, is not accepted.
+        point[0] = 3;
+        assert!(VerifyingKey::from_bytes(&point).is_ok());
         let mut second = [0xff; 32];
         (second[0], second[31]) = (0xf0, 0x7f);
         assert!(VerifyingKey::from_bytes(&second).is_err());
         point[0] = 2; // y = 2: no x fits
         assert!(VerifyingKey::from_bytes(&point).is_err());
+    }
+
+    /// Both fulfil S B = R + k A, which lenient verifiers take: an R of small order (computed from the secret scalar), and an
+    /// honest signature with the group's order added to S.
+    #[test]
+    fn signatures_that_verifiers_disagree_on_are_refused() {
+        let signatures = [
+            "0100000000000000000000000000000000000000000000000000000000000000\
+             73b88ee632fcab21a71e1a9d725cfcfaac1ffc24f1a11cbabe6b28176352bb0b",
+            "8bda48f5a16559ef524e12c8c05a19d811c66f822f0da82e312bcb77da24c896\
+             d820b179c319411daf4752089163e9c76538102a85a4335232b595521971e319",
+        ];
+        for text in signatures {
+            let mut signature = [0; SIGNATURE_LEN];
+            crate::id::unhex(text, &mut signature).unwrap();
+            assert_eq!(key(1).verifying().verify("test", b"message", &signature), Err(SignatureError));
+        }
     }
 
     #[test]
