@@ -10,8 +10,12 @@ pub mod crypto;
 mod error;
 pub mod format;
 pub mod id;
+pub mod ops;
 pub mod progress;
 pub mod repo;
+pub mod source;
 pub mod store;
+mod sys;
+pub mod target;
 
 pub use error::{Error, Result};

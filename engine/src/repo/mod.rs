@@ -11,6 +11,7 @@ mod open;
 pub mod packer;
 pub mod reader;
 pub mod session;
+pub mod tree;
 pub mod view;
 
 pub use bridge::Bridge;
@@ -18,4 +19,5 @@ pub use init::init;
 pub use open::{Locked, Opener, Options, Repository};
 pub use reader::Reader;
 pub use session::Session;
+pub use tree::{Node, Piece};
 pub use view::{Snapshot, View};

@@ -1,0 +1,3 @@
+//! The walks: one verb each, each reads from top to bottom in its own file.
+
+pub mod backup;

@@ -1,0 +1,225 @@
+//! Walking what is stored: directories as names with children, files as pieces.
+//!
+//! Tree and meta blobs of a directory are read together and must fit each other; whatever does not is damage, reported
+//! with the directory's blob.
+
+use crate::error::{Error, Result};
+use crate::format::meta::{Map, Meta, MetaEntry, Run};
+use crate::format::node::{Metadata, NodeKind};
+use crate::format::tree::{Tree, TreeEntry, TreeKind};
+use crate::format::blob::RAW_BYTES_MAX;
+use crate::id::BlobId;
+
+use super::reader::Reader;
+
+/// An entry of a stored directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Its name, valid by [`crate::format::node::name_is_valid`].
+    pub name: Vec<u8>,
+    /// Its attributes.
+    pub metadata: Metadata,
+    /// What its children are.
+    pub kind: TreeKind,
+    /// Ids as the kind says.
+    pub children: Vec<BlobId>,
+}
+
+impl Node {
+    /// The tree of a directory.
+    pub fn tree(&self) -> Option<BlobId> {
+        (self.kind == TreeKind::Dir).then(|| self.children[0])
+    }
+
+    /// Length of a file in bytes, 0 for everything else.
+    pub fn size(&self) -> u64 {
+        match self.metadata.kind {
+            NodeKind::File { size } => size,
+            _ => 0,
+        }
+    }
+}
+
+/// A piece of a file, in order from its start without a gap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Piece {
+    /// Where it starts in the file, in bytes.
+    pub offset: u64,
+    /// Its length in bytes, 1 or more.
+    pub len: u64,
+    /// Its data; `None`: a hole.
+    pub data: Option<BlobId>,
+}
+
+fn unfit(id: &BlobId, how: &str) -> Error {
+    Error::damaged(format!("directory {}", id.short()), how)
+}
+
+impl Reader {
+    /// Calls `each` with every entry of the directory `tree`, in order of names; one stretch is in memory at a time.
+    pub fn each_entry(&self, tree: &BlobId, each: &mut dyn FnMut(Node) -> Result<()>) -> Result<()> {
+        match self.tree(tree)? {
+            Tree::Stretch { meta, entries } => self.stretch(tree, &meta, entries)?.into_iter().try_for_each(each),
+            Tree::Split { meta, stretches } => {
+                self.split_names(tree, &meta, stretches.len())?;
+                let mut last: Option<Vec<u8>> = None;
+                for stretch in &stretches {
+                    for node in self.one_stretch(stretch)? {
+                        if last.as_ref().is_some_and(|last| *last >= node.name) {
+                            return Err(unfit(tree, "its stretches are not in order"));
+                        }
+                        last = Some(node.name.clone());
+                        each(node)?;
+                    }
+                }
+                Ok(())
+            }
+            Tree::Part { .. } => Err(unfit(tree, "it is a part of a file")),
+        }
+    }
+
+    /// All entries of a directory at once: for small ones and tests.
+    pub fn entries(&self, tree: &BlobId) -> Result<Vec<Node>> {
+        let mut all = Vec::new();
+        self.each_entry(tree, &mut |node| {
+            all.push(node);
+            Ok(())
+        })?;
+        Ok(all)
+    }
+
+    /// Ids of a directory's stretches and the first name of each: itself, and none, when it has only one.
+    pub fn stretches(&self, tree: &BlobId) -> Result<Vec<(Option<Vec<u8>>, BlobId)>> {
+        match self.tree(tree)? {
+            Tree::Stretch { .. } => Ok(vec![(None, *tree)]),
+            Tree::Split { meta, stretches } => {
+                let names = self.split_names(tree, &meta, stretches.len())?;
+                Ok(names.into_iter().map(Some).zip(stretches).collect())
+            }
+            Tree::Part { .. } => Err(unfit(tree, "it is a part of a file")),
+        }
+    }
+
+    /// The entries of one stretch, in order of names.
+    pub fn one_stretch(&self, id: &BlobId) -> Result<Vec<Node>> {
+        match self.tree(id)? {
+            Tree::Stretch { meta, entries } => self.stretch(id, &meta, entries),
+            _ => Err(unfit(id, "it is no stretch of a directory")),
+        }
+    }
+
+    fn split_names(&self, tree: &BlobId, meta: &BlobId, count: usize) -> Result<Vec<Vec<u8>>> {
+        match self.meta(meta)? {
+            Meta::Split(names) if names.len() == count => Ok(names),
+            _ => Err(unfit(tree, "its names do not fit its stretches")),
+        }
+    }
+
+    fn stretch(&self, tree: &BlobId, meta: &BlobId, entries: Vec<TreeEntry>) -> Result<Vec<Node>> {
+        let Meta::Stretch(metas) = self.meta(meta)? else {
+            return Err(unfit(tree, "its names are those of a directory of stretches"));
+        };
+        if metas.len() != entries.len() {
+            return Err(unfit(tree, "it has not as many names as entries"));
+        }
+        metas.into_iter().zip(entries).map(|(m, e)| node(tree, m, e)).collect()
+    }
+
+    /// The entry `name` of a directory.
+    pub fn lookup(&self, tree: &BlobId, name: &[u8]) -> Result<Option<Node>> {
+        let stretches = self.stretches(tree)?;
+        let at = stretches.partition_point(|(first, _)| first.as_deref().is_none_or(|first| first <= name));
+        let Some((_, stretch)) = at.checked_sub(1).map(|at| &stretches[at]) else { return Ok(None) };
+        Ok(self.one_stretch(stretch)?.into_iter().find(|node| node.name == name))
+    }
+
+    /// The entry at `path` (components separated by `/`, leading ones ignored) below the root tree; `None` stands for the
+    /// root itself, which is no entry of anything.
+    pub fn find(&self, root: &BlobId, path: &[u8]) -> Result<Option<Node>> {
+        let mut at: Option<Node> = None;
+        for name in path.split(|&b| b == b'/').filter(|name| !name.is_empty() && *name != b".") {
+            let tree = match &at {
+                None => Some(*root),
+                Some(node) => node.tree(),
+            };
+            let missing = || Error::NotFound(format!("{} is not in the snapshot", String::from_utf8_lossy(path)));
+            at = Some(self.lookup(&tree.ok_or_else(missing)?, name)?.ok_or_else(missing)?);
+        }
+        Ok(at)
+    }
+
+    /// Calls `each` with the pieces of a file, from its start to its end without a gap.
+    pub fn each_piece(&self, file: &Node, each: &mut dyn FnMut(Piece) -> Result<()>) -> Result<()> {
+        let size = file.size();
+        match file.kind {
+            TreeKind::File if file.children.is_empty() => match size {
+                0 => Ok(()),
+                _ => Err(unfit_file(file, "it has a length and no content")),
+            },
+            TreeKind::File => each(Piece { offset: 0, len: size, data: Some(file.children[0]) }),
+            TreeKind::MappedFile => {
+                let map = self.map(&file.children[0])?;
+                check_size(file, &map, size)?;
+                self.mapped(file, 0, &map, &file.children[1..], each)
+            }
+            TreeKind::LargeFile => {
+                let parts = self.map(&file.children[0])?;
+                check_size(file, &parts, size)?;
+                if parts.runs.len() != file.children.len() - 1 {
+                    return Err(unfit_file(file, "its map does not fit its parts"));
+                }
+                let mut offset = 0;
+                for (run, id) in parts.runs.iter().zip(&file.children[1..]) {
+                    let Tree::Part { map, data } = self.tree(id)? else {
+                        return Err(unfit_file(file, "a part of it is a directory"));
+                    };
+                    let map = self.map(&map)?;
+                    check_size(file, &map, run.len())?;
+                    self.mapped(file, offset, &map, &data, each)?;
+                    offset += run.len();
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn mapped(
+        &self,
+        file: &Node,
+        mut offset: u64,
+        map: &Map,
+        data: &[BlobId],
+        each: &mut dyn FnMut(Piece) -> Result<()>,
+    ) -> Result<()> {
+        if map.data_runs() != data.len() {
+            return Err(unfit_file(file, "its map does not fit its chunks"));
+        }
+        let mut data = data.iter();
+        for run in &map.runs {
+            let id = match run {
+                Run::Hole(_) => None,
+                Run::Data(len) if *len <= u64::from(RAW_BYTES_MAX) => data.next().copied(),
+                Run::Data(_) => return Err(unfit_file(file, "a chunk is longer than chunks can be")),
+            };
+            each(Piece { offset, len: run.len(), data: id })?;
+            offset += run.len();
+        }
+        Ok(())
+    }
+}
+
+fn check_size(file: &Node, map: &Map, size: u64) -> Result<()> {
+    if map.size() == size { Ok(()) } else { Err(unfit_file(file, "its map is not as long as the file")) }
+}
+
+fn unfit_file(file: &Node, how: &str) -> Error {
+    Error::damaged(format!("file {}", String::from_utf8_lossy(&file.name)), how)
+}
+
+fn node(tree: &BlobId, meta: MetaEntry, entry: TreeEntry) -> Result<Node> {
+    if !entry.kind.fits(&meta.metadata.kind) {
+        return Err(unfit(tree, "an entry is one thing in its names and another in its tree"));
+    }
+    Ok(Node { name: meta.name, metadata: meta.metadata, kind: entry.kind, children: entry.children })
+}
