@@ -7,4 +7,6 @@
 pub mod format;
 pub mod id;
 pub mod progress;
+pub mod source;
 pub mod store;
+mod sys;
