@@ -30,6 +30,29 @@ pub(crate) fn project_id(fd: impl AsFd) -> io::Result<u32> {
     Ok(got.projid)
 }
 
+/// Takes or gives back a write lease on an open file, as Samba does; the kernel's wish to have it back is a SIGURG, which
+/// nobody minds. For tests of the reader that must wait for it.
+#[cfg(test)]
+pub(crate) fn set_write_lease(fd: impl AsFd, held: bool) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    const F_SETSIG: i32 = 10;
+    const F_SETLEASE: i32 = 1024;
+    const F_WRLCK: i32 = 1;
+    const F_UNLCK: i32 = 2;
+    const SIGURG: i32 = 23;
+    unsafe extern "C" {
+        fn fcntl(fd: i32, command: i32, ...) -> i32;
+    }
+    let fd = fd.as_fd().as_raw_fd();
+    for (command, argument) in [(F_SETSIG, SIGURG), (F_SETLEASE, if held { F_WRLCK } else { F_UNLCK })] {
+        // SAFETY: both commands take an int and touch no memory of this process; the descriptor is borrowed, so open.
+        if unsafe { fcntl(fd, command, argument) } == -1 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -37,7 +60,7 @@ mod tests {
     #[test]
     fn opcode_is_that_of_the_kernel_header() {
         assert_eq!(size_of::<FsXattr>(), 28);
-        assert_eq!(FSGETXATTR as u32, 0x801c_581f);
+        assert_eq!(FSGETXATTR, 0x801c_581f);
     }
 
     #[test]

@@ -67,7 +67,7 @@ pub struct Options {
     pub ignore_inode: bool,
     /// ctimes are not compared (they are stored).
     pub ignore_ctime: bool,
-    /// When the backup began; no clock is read here.
+    /// When the backup began, for [`Stat::is_settled`]; no clock is read here.
     pub now: Timestamp,
 }
 
@@ -188,10 +188,9 @@ impl Shared {
 
 /// None where /proc is missing or something else was put in its place.
 fn open_proc_fds() -> Option<OwnedFd> {
-    const PROC_SUPER_MAGIC: i64 = 0x9fa0;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fds = openat(CWD, c"/proc/self/fd", flags, Mode::empty()).ok()?;
-    let is_proc = rustix::fs::fstatfs(&fds).is_ok_and(|fs| i64::from(fs.f_type) == PROC_SUPER_MAGIC);
+    let is_proc = rustix::fs::fstatfs(&fds).is_ok_and(|fs| fs.f_type == 0x9fa0 /* PROC_SUPER_MAGIC */);
     is_proc.then_some(fds)
 }
 

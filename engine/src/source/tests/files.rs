@@ -87,6 +87,28 @@ fn bytes_are_read_by_position() {
     assert_eq!(file.read_at(1 << 60, &mut buf).unwrap(), 0);
 }
 
+/// A lease answers an open without waiting with EAGAIN; a backup must not leave such files out.
+#[test]
+fn a_leased_file_is_waited_for() {
+    on_each_file_system(|tmp| {
+        fs::write(tmp.join("file"), b"abc").unwrap();
+        let holder = fs::OpenOptions::new().write(true).open(tmp.join("file")).unwrap();
+        if let Err(e) = crate::sys::set_write_lease(&holder, true) {
+            return skip(&format!("no leases on {}: {e}", tmp.display()));
+        }
+        let begun = std::time::Instant::now();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(100));
+                crate::sys::set_write_lease(&holder, false).unwrap();
+            });
+            let (_, file) = open_file(tmp, &Options::default());
+            assert!(begun.elapsed() >= Duration::from_millis(90), "the lease was in the way");
+            assert_eq!(file.read_at(0, &mut [0; 8]).unwrap(), 3);
+        });
+    });
+}
+
 /// What a reader sees after `change` was done to a file of three bytes that it has opened.
 fn change_seen(options: &Options, change: impl Fn(&Path)) -> Change {
     let tmp = tempfile::tempdir().unwrap();

@@ -67,4 +67,10 @@ fn as_nobody<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     })
 }
 
+#[test]
+fn threads_may_share_everything() {
+    fn shared<T: Send + Sync>() {}
+    shared::<(Root, Dir, super::File, super::Names, super::exclude::Exclude, super::pattern::PatternList)>();
+}
+
 const EPOCH: Timestamp = Timestamp { secs: 0, nanos: 0 };

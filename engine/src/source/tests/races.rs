@@ -11,13 +11,15 @@ use rustix::fs::{CWD, FileType, Mode, RenameFlags, makedev, mknodat, renameat_wi
 use super::*;
 use crate::source::is_replaced;
 
+type Make = fn(&Path);
+
 /// Each entry by what takes its place between stat and open.
 #[test]
 fn a_replaced_entry_is_refused() {
     on_each_file_system(|tmp| {
         fs::create_dir(tmp.join("canary")).unwrap();
         fs::write(tmp.join("canary/secret"), b"secret").unwrap();
-        let make: [(&str, fn(&Path)); 6] = [
+        let make: [(&str, Make); 6] = [
             ("file", |path| fs::write(path, b"").unwrap()),
             ("dir", |path| fs::create_dir(path).unwrap()),
             ("link to dir", |path| symlink("canary", path).unwrap()),
@@ -102,7 +104,7 @@ fn an_attacker_who_swaps_never_gets_us_out() {
         });
         let tree = open(&at("tree"));
         let end = Instant::now() + Duration::from_secs(20);
-        while (entered < 2000 || refused < 200) && Instant::now() < end {
+        while (entered < 1000 || refused < 100) && Instant::now() < end {
             let stat = tree.stat(b"dir").unwrap();
             match tree.open_dir(b"dir", &stat) {
                 Ok(dir) => {
