@@ -115,7 +115,7 @@ impl Exclude {
                 Ok(true) => return (Some(Reason::TaggedBy(&tag.name)), notes),
                 Ok(false) => {}
                 Err(e) => {
-                    let message = format!("{} excludes nothing: {e}", tag.name.escape_ascii());
+                    let message = format!("the tag {} excludes nothing: {e}", tag.name.escape_ascii());
                     notes.push(Note { kind: ProblemKind::Attribute, message });
                 }
             }
@@ -134,9 +134,6 @@ impl Tag {
         if self.header.is_empty() {
             return Ok(true);
         }
-        if stat.kind != Kind::File {
-            return Err(io::Error::other("it is not a regular file"));
-        }
         let file = dir.open_file(&self.name, &stat)?;
         let mut begin = vec![0; self.header.len()];
         let mut filled = 0;
@@ -146,11 +143,7 @@ impl Tag {
                 n => filled += n,
             }
         }
-        if begin == self.header {
-            Ok(true)
-        } else {
-            Err(io::Error::other("it does not begin with the expected header"))
-        }
+        if begin == self.header { Ok(true) } else { Err(io::Error::other("does not begin with the expected header")) }
     }
 }
 

@@ -213,6 +213,23 @@ fn lists_match_as_restic() {
 }
 
 #[test]
+fn dots_are_resolved_as_text() {
+    let table = [
+        ("/../bar", "/bar", true),
+        ("/./a//b/", "/a/b", true),
+        ("a/./b", "/a/b", true),
+        ("x/../a", "/a", true),
+        ("../a", "/a", false),
+        (".", "/a", false),
+        ("/", "/a", true),
+        ("/..", "/a", true),
+    ];
+    for (pattern, path, expected) in table {
+        assert_eq!(matches(pattern, path), expected, "{pattern} {path}");
+    }
+}
+
+#[test]
 fn bad_patterns_are_refused() {
     assert_eq!(Pattern::parse(""), Err(PatternError::Empty));
     for bad in ["test/[", "test/**/[", "*[._]log[.-][0-9]", "!*[._]log[.-][0-9]", "a/\\"] {

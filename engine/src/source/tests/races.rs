@@ -164,4 +164,6 @@ fn where_inode_numbers_mean_nothing_they_are_not_compared() {
     let file = dir.open_file(b"file", &other).unwrap();
     assert_eq!(file.check_unchanged(&other).unwrap(), crate::source::Change::None);
     assert!(is_replaced(&open(tmp.path()).open_file(b"file", &other).unwrap_err()));
+    let elsewhere = Stat { dev: stat.dev + 1, ..stat };
+    assert!(is_replaced(&dir.open_file(b"file", &elsewhere).unwrap_err()), "the device is compared all the same");
 }
