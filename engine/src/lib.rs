@@ -8,3 +8,4 @@ pub mod format;
 pub mod id;
 pub mod progress;
 pub mod store;
+pub mod target;
