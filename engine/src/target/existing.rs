@@ -109,13 +109,7 @@ fn has_same_bytes(dir: BorrowedFd<'_>, name: &[u8], stat: &Stat, metadata: &Meta
     }
 }
 
-fn is_identical(
-    dir: &TargetDir,
-    fd: BorrowedFd<'_>,
-    name: &[u8],
-    metadata: &Metadata,
-    path: &std::path::Path,
-) -> bool {
+fn is_identical(dir: &TargetDir, fd: BorrowedFd<'_>, name: &[u8], metadata: &Metadata, path: &std::path::Path) -> bool {
     let (opened, reach) = match &metadata.kind {
         NodeKind::File { .. } => (open_plain(fd, name).map(|(fd, _)| fd), Reach::Open),
         _ => (open_at(fd, name, OFlags::PATH), Reach::PathOnly),

@@ -180,7 +180,9 @@ impl Error {
             Self::Name { .. } => "its name is no valid name of a directory entry".to_owned(),
             Self::Deep { .. } => format!("more than {DEPTH_MAX} directories deep"),
             Self::Kept { reason, .. } => reason.to_string(),
-            Self::Swapped { .. } => "replaced by somebody else while it was being restored; restore it again".to_owned(),
+            Self::Swapped { .. } => {
+                "replaced by somebody else while it was being restored; restore it again".to_owned()
+            }
             Self::Beyond { offset, len, size, .. } => {
                 format!("{len} bytes at {offset} lie beyond its size of {size} bytes")
             }

@@ -52,7 +52,9 @@ mod tests {
 
     #[test]
     fn names_of_passwd_lines() {
-        let names = parse(b"root:x:0:0:root:/root:/bin/sh\n\n# note\n+::::::\nbob:x:1001:7::/:\nbob:x:9:7::/:\nbad:x:-1:0\nx:y");
+        let names = parse(
+            b"root:x:0:0:root:/root:/bin/sh\n\n# note\n+::::::\nbob:x:1001:7::/:\nbob:x:9:7::/:\nbad:x:-1:0\nx:y",
+        );
         assert_eq!(names, HashMap::from([(b"root".to_vec(), 0), (b"bob".to_vec(), 1001)]));
     }
 }

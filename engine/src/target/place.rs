@@ -91,7 +91,8 @@ impl Temporary {
         let renamed = match decision {
             Decision::Create => rename_to_free(fd, &self.name, name),
             _ => {
-                let is_dir = stat_at(fd, name).ok().flatten().is_some_and(|stat| file_type(&stat) == FileType::Directory);
+                let is_dir =
+                    stat_at(fd, name).ok().flatten().is_some_and(|stat| file_type(&stat) == FileType::Directory);
                 if is_dir {
                     dir.remove(name)?;
                 }
@@ -135,7 +136,9 @@ impl TargetDir {
         let leftovers = self.entries().unwrap_or_default().into_iter().map(|entry| entry.name);
         for name in leftovers.filter(|name| is_temporary(name) && !self.shared().temporaries.is_own(name)) {
             let file = open_plain(fd, &name);
-            let lock = file.as_ref().map(|(file, _)| rustix::fs::flock(file.as_fd(), FlockOperation::NonBlockingLockExclusive));
+            let lock = file
+                .as_ref()
+                .map(|(file, _)| rustix::fs::flock(file.as_fd(), FlockOperation::NonBlockingLockExclusive));
             if !matches!(lock, Ok(Err(Errno::WOULDBLOCK))) {
                 let _ = self.remove(&name);
             }

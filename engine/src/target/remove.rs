@@ -32,7 +32,8 @@ pub(super) fn remove_tree(dir: BorrowedFd<'_>, name: &[u8], temporaries: &Tempor
     if file_type(&stat) != FileType::Directory {
         return unlink(dir, name).map(|()| 1);
     }
-    let mut removal = Removal { top: dir, dev: rustix::fs::fstat(dir)?.st_dev, temporaries, moved: Vec::new(), count: 0 };
+    let mut removal =
+        Removal { top: dir, dev: rustix::fs::fstat(dir)?.st_dev, temporaries, moved: Vec::new(), count: 0 };
     removal.remove_dir(dir, name, 0)?;
     while let Some(moved) = removal.moved.pop() {
         removal.remove_dir(dir, &moved, 0)?;

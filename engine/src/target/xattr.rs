@@ -72,14 +72,20 @@ pub(super) fn remove(inode: &Inode<'_>, name: &[u8]) -> Result<()> {
 }
 
 /// Whether `inode` has exactly `value` under `name`.
-pub(super) fn has(inode: &Inode<'_>, name: &[u8], value: &[u8]) -> bool {
+///
+/// `EACCES` where the mode does not let us read: `user.*` asks for that permission, however the inode was opened.
+pub(super) fn has(inode: &Inode<'_>, name: &[u8], value: &[u8]) -> Result<bool> {
     // One byte more than wanted: a longer value then answers with its length or with ERANGE, and differs.
     let mut buffer = vec![0; value.len() + 1];
     let read = match inode.reach {
         Reach::Open => rustix::fs::fgetxattr(inode.fd, name, buffer.as_mut_slice()),
         Reach::PathOnly => rustix::fs::getxattr(inode.proc_path(), name, buffer.as_mut_slice()),
     };
-    read.is_ok_and(|len| buffer[..len] == *value)
+    match read {
+        Ok(len) => Ok(buffer[..len] == *value),
+        Err(Errno::RANGE | Errno::NODATA | Errno::OPNOTSUPP) => Ok(false),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// Whether `pattern` (`*` any bytes, `?` one byte) covers all of `name`. Linear in their product at worst.
