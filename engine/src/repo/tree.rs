@@ -4,10 +4,10 @@
 //! with the directory's blob.
 
 use crate::error::{Error, Result};
+use crate::format::blob::RAW_BYTES_MAX;
 use crate::format::meta::{Map, Meta, MetaEntry, Run};
 use crate::format::node::{Metadata, NodeKind};
 use crate::format::tree::{Tree, TreeEntry, TreeKind};
-use crate::format::blob::RAW_BYTES_MAX;
 use crate::id::BlobId;
 
 use super::reader::Reader;
