@@ -143,7 +143,7 @@ impl Round<'_> {
         };
         match reader.blob_elsewhere(id, BlobKind::Data, copy) {
             Ok(bytes) => {
-                tracing::warn!("{here}; another copy of {} is sound and was taken", id.short());
+                self.job.spoiled(reader.pack_key_name(copy), &here);
                 Ok(bytes)
             }
             Err(error) => only_damage(error).and(Err(here)),

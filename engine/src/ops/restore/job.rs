@@ -1,6 +1,6 @@
 //! What the walk and all threads of one restore share, and what becomes of each entry in the end.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -13,7 +13,7 @@ use crate::repo::{Node, Reader};
 use crate::target::{self, DirPath, Finished, LinkSource, Links, Pending, Target, TargetDir};
 
 use super::tally::{Count, Tally};
-use super::{Options, fatal};
+use super::Options;
 
 /// Files of several pieces that are open at once.
 const OPEN_FILES_MAX: usize = 256;
@@ -30,6 +30,8 @@ pub(super) struct Job<'a> {
     /// Names of files with several that must be restored on their own after all.
     pub again: Mutex<Vec<Again>>,
     cancel: &'a Cancel,
+    /// Packs of which damage was told.
+    spoiled: Mutex<HashSet<String>>,
     open_files: AtomicUsize,
     open_dirs: Mutex<HashMap<u64, TargetDir>>,
     next_dir: AtomicU64,
@@ -67,6 +69,7 @@ impl<'a> Job<'a> {
             tally: Tally::default(),
             again: Mutex::default(),
             cancel,
+            spoiled: Mutex::default(),
             open_files: AtomicUsize::new(0),
             open_dirs: Mutex::default(),
             next_dir: AtomicU64::new(0),
@@ -167,6 +170,14 @@ impl<'a> Job<'a> {
         self.problem(problem);
     }
 
+    /// A pack is damaged, and nothing was lost by it yet. Told once for each.
+    pub(super) fn spoiled(&self, pack: String, damage: &Error) {
+        let message = format!("{damage}. What was needed of it is stored a second time, and was restored from there");
+        if self.spoiled.lock().expect("no panic while held").insert(pack.clone()) {
+            self.problem(Problem { kind: ProblemKind::Damaged, path: pack.into(), message });
+        }
+    }
+
     /// Tells what went wrong at the target, unless it went wrong with all of it: then this is the error.
     pub(super) fn report(&self, error: &target::Error) -> Result<()> {
         if let target::Error::Io { action, path, source } = error
@@ -240,9 +251,4 @@ impl<'a> Job<'a> {
 /// Damage goes on with the next entry; everything else ends the restore.
 pub(super) fn only_damage(error: Error) -> Result<Error> {
     if matches!(error, Error::Damaged { .. }) { Ok(error) } else { Err(error) }
-}
-
-/// [`fatal`] for results.
-pub(super) fn or_fatal<T>(result: target::Result<T>) -> Result<T> {
-    result.map_err(fatal)
 }

@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use crate::error::{Error, Result};
 use crate::format::node::{Metadata, NodeKind};
+use crate::format::tree::DEPTH_MAX;
 use crate::id::BlobId;
 use crate::progress::{Problem, ProblemKind};
 use crate::repo::{Node, Reader};
@@ -95,6 +96,8 @@ impl<'a> Walk<'a> {
     /// Finishes the directories that are left: also when the walk ended early, so that none stays shut or open to nobody.
     pub(super) fn close(mut self) {
         let job = self.job;
+        // Unfinished files go before their directories get their times.
+        self.batch.clear();
         job.links.finish(&job.target).into_iter().for_each(|problem| job.problem(problem));
         let open = self.levels.drain(..).rev().filter_map(|level| Some((level.made?.place.dir, level.node?.1)));
         let all = self.shut.drain(..).chain(self.seen.drain(..)).chain(open);
@@ -120,6 +123,12 @@ impl<'a> Walk<'a> {
 
     /// Goes down into a directory.
     fn enter(&mut self, node: Node, tree: BlobId, is_selected: bool) -> Result<()> {
+        if self.levels.len() > DEPTH_MAX {
+            let path = self.job.shown(&self.path);
+            self.path.truncate(self.levels.last().map_or(0, |level| level.path_len));
+            self.job.expect(&node);
+            return self.job.failed(&target::Error::Deep { path });
+        }
         self.spare();
         self.levels.push(Level {
             node: Some((node.name, node.metadata)),
@@ -194,7 +203,8 @@ impl<'a> Walk<'a> {
                     return self.job.failed(&error).map(|()| false);
                 }
             }
-            if n + 1 < self.levels.len() {
+            // Made late, for the sake of its entry at hand: what stands before that one was not looked at yet.
+            if !self.levels[n].at.is_empty() {
                 self.pass(n)?;
             }
         }
