@@ -7,4 +7,5 @@
 pub mod format;
 pub mod id;
 pub mod progress;
+pub mod repo;
 pub mod store;
