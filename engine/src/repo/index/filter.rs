@@ -141,7 +141,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn ids(count: u64) -> Vec<BlobId> {
-        let mut ids: Vec<_> = (0..count).map(|n| BlobId::from_bytes(*blake3::hash(&n.to_le_bytes()).as_bytes())).collect();
+        let mut ids: Vec<_> =
+            (0..count).map(|n| BlobId::from_bytes(*blake3::hash(&n.to_le_bytes()).as_bytes())).collect();
         ids.sort_unstable();
         ids
     }
@@ -164,8 +165,7 @@ mod tests {
     fn holds_every_id_and_few_others() {
         for count in [0, 1, 2, 3, 100, 70_000] {
             let all = ids(count + 10_000);
-            let (inside, outside): (Vec<_>, Vec<_>) =
-                all.iter().enumerate().partition(|(n, _)| (*n as u64) < count);
+            let (inside, outside): (Vec<_>, Vec<_>) = all.iter().enumerate().partition(|(n, _)| (*n as u64) < count);
             let inside: Vec<BlobId> = inside.into_iter().map(|(_, id)| *id).collect();
             let (bits, parts) = build(&inside);
             let hit = |id: &BlobId| may_contain(&parts[prefix(id.as_bytes(), bits)], id);

@@ -23,7 +23,8 @@ pub(super) struct Merge<I> {
 
 impl<I: Iterator<Item = Entry>> Merge<I> {
     pub(super) fn new(mut sources: Vec<I>) -> Self {
-        let heads = sources.iter_mut().enumerate().filter_map(|(n, source)| Some(Reverse((source.next()?, n)))).collect();
+        let heads =
+            sources.iter_mut().enumerate().filter_map(|(n, source)| Some(Reverse((source.next()?, n)))).collect();
         Self { sources, heads }
     }
 }

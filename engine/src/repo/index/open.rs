@@ -113,7 +113,9 @@ impl Opening {
 /// segments. What they cover leaves `uncovered`, what is not taken goes to `stale`.
 fn choose(found: Vec<Run>, uncovered: &mut HashSet<SegmentId>, stale: &mut Vec<PathBuf>) -> Vec<Run> {
     let useful = |run: &Run, wanted: &HashSet<SegmentId>| -> u64 {
-        run.segments().filter(|segment| wanted.contains(&segment.id)).fold(0, |sum, s| sum.saturating_add(s.entries + 1))
+        run.segments()
+            .filter(|segment| wanted.contains(&segment.id))
+            .fold(0, |sum, s| sum.saturating_add(s.entries + 1))
     };
     let mut ranked: Vec<(u64, Run)> = found.into_iter().map(|run| (useful(&run, uncovered), run)).collect();
     ranked.sort_by_key(|(useful, _)| std::cmp::Reverse(*useful));
@@ -155,7 +157,8 @@ const OVERLAYS_MAX: usize = 8;
 /// dead, so an entry is rewritten a few times in its life; too many small overlays become one before that.
 fn plan_merge(sizes: &[Size]) -> Option<usize> {
     let (main, overlays) = sizes.split_first()?;
-    let (live, dead) = sizes.iter().fold((0u64, 0u64), |(l, d), s| (l.saturating_add(s.live), d.saturating_add(s.dead)));
+    let (live, dead) =
+        sizes.iter().fold((0u64, 0u64), |(l, d), s| (l.saturating_add(s.live), d.saturating_add(s.dead)));
     let in_overlays = live - main.live;
     let all = dead > (live.saturating_add(dead)) / 4 || in_overlays > main.live / 4;
     let mut start = match all {

@@ -114,9 +114,8 @@ fn assert_same(index: &Index, model: &BTreeMap<BlobId, BTreeSet<Place3>>, blobs:
 fn segments() -> impl Strategy<Value = Vec<Segment>> {
     let packs = proptest::collection::vec(0u8..12, 1..4);
     let blobs = proptest::collection::vec((0u32..60, 0u8..4, 0u32..5), 0..40);
-    proptest::collection::vec((packs, blobs), 0..12).prop_map(|list| {
-        list.iter().enumerate().map(|(n, (packs, blobs))| segment(n as u8, packs, blobs)).collect()
-    })
+    proptest::collection::vec((packs, blobs), 0..12)
+        .prop_map(|list| list.iter().enumerate().map(|(n, (packs, blobs))| segment(n as u8, packs, blobs)).collect())
 }
 
 proptest! {
@@ -132,8 +131,9 @@ proptest! {
             let view: Vec<_> = all.iter().enumerate().filter(|(n, _)| view >> n & 1 == 1).map(|(_, s)| s.clone()).collect();
             let (index, fetched) = open(Options::cache(dir.path()), &view);
             let wanted: BTreeSet<_> = view.iter().map(|segment| segment.id).collect();
-            prop_assert!(fetched <= wanted.difference(&cached).count() + all.len());
-            cached.clone_from(&wanted);
+            // What the last view wanted is there; what earlier ones did may be.
+            prop_assert!(fetched <= wanted.difference(&cached).count());
+            cached = wanted;
             assert_same(&index, &model(&view, &[]), 60);
             prop_assert_eq!(index.len(), view.iter().map(|segment| segment.entries.len() as u64).sum::<u64>());
             // The same view again needs nothing.
@@ -322,25 +322,12 @@ fn no_forged_byte_panics() {
     let place = Place::Unlinked(dir.path().into());
     for at in 0..good.len() - 32 {
         // One value a byte keeps this short; which one differs from byte to byte.
-        let mut bad = good.clone();
+        let mut bad = good[..good.len() - 32].to_vec();
         bad[at] ^= [0xff, 1, 0x80, 0x10][at % 4];
-        let body = bad.len() - 32;
-        let hash = *blake3::hash(&bad[..body]).as_bytes();
-        bad[body..].copy_from_slice(&hash);
-        let Ok(run) = Run::from_bytes(bad) else { continue };
-        let index = Index::new(Options::unlinked(dir.path()), vec![Arc::new(run)]);
-        let mut found = Vec::new();
-        for n in [0, 3, 19, 70, 71] {
-            index.lookup(&blob(n), &mut found);
-            found.iter().for_each(|copy| drop((copy.pack(), copy.origin())));
-            index.claim(&blob(n));
-        }
-        assert!(index.entries().count() <= 22 && index.packs().count() <= 2);
-        index.stanzas(&session(1).0, session(1).1);
-        index.exclude([PackId::from_bytes([1; 32])]);
-        if at % 16 == 0 {
-            // Sorted no longer, perhaps; still no panic.
-            merge_runs(&place, &index.runs()).unwrap();
+        if fuzz_run(bad.clone(), &blob(at as u32 % 72)).is_ok() && at % 16 == 0 {
+            // Sorted no longer, perhaps, but merged without a panic.
+            bad.extend_from_slice(blake3::hash(&bad).as_bytes());
+            merge_runs(&place, &[Arc::new(Run::from_bytes(bad).unwrap())]).unwrap();
         }
     }
 }
@@ -361,7 +348,6 @@ fn a_damaged_file_is_built_again() {
         let (index, fetched) = open(Options::cache(dir.path()), &all);
         assert_eq!((fetched, index.len()), (1, 1000));
         assert!(index.contains(&blob(999)));
-        eprintln!("{:?} {file:?} {}", run_files(dir.path()), bytes.len());
         assert_eq!(fs::read(&file).unwrap(), good, "the new one has the old name");
     }
     assert_eq!(open(Options::cache(dir.path()), &all).1, 0);
