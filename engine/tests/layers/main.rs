@@ -11,7 +11,8 @@ use paths::Named;
 /// Each module of the engine, and what it may use besides itself. ARCHITECTURE.md has the same table with reasons.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("id", &[]),
-    ("chunker", &[]),
+    // The table of the chunker is drawn from a secret.
+    ("chunker", &["crypto"]),
     ("compress", &[]),
     ("crypto", &["id"]),
     ("format", &["id", "chunker", "compress", "crypto"]),
@@ -20,9 +21,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("sys", &[]),
     ("source", &["id", "format", "progress", "sys"]),
     ("target", &["id", "format", "progress", "sys"]),
-    ("repo", &["id", "chunker", "compress", "crypto", "format", "store", "progress", "sys"]),
+    // One layer in two modules: what can fail in `repo` and below, and `repo`.
+    ("error", &["id", "crypto", "format", "store", "repo"]),
+    ("repo", &["id", "chunker", "compress", "crypto", "format", "store", "progress", "sys", "error"]),
     // Each verb below `ops` for itself; what several of them share stands in ops/mod.rs.
-    ("ops", &["id", "chunker", "compress", "crypto", "format", "store", "progress", "source", "target", "repo"]),
+    (
+        "ops",
+        &["id", "chunker", "compress", "crypto", "format", "store", "progress", "source", "target", "error", "repo"],
+    ),
 ];
 
 /// A source file: its path below `src`, and its text.
