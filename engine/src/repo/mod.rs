@@ -8,6 +8,7 @@ pub mod fetch;
 mod identity;
 pub mod index;
 pub mod init;
+pub mod key_admin;
 mod open;
 pub mod packer;
 pub mod reader;
