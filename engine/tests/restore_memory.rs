@@ -86,7 +86,8 @@ fn make_source(root: &std::path::Path) {
         let dir = root.join(format!("a directory of small files, {dir}"));
         fs::create_dir_all(&dir).unwrap();
         for n in 0..400 {
-            fs::write(dir.join(format!("a small file with quite a long name, {n}")), format!("{n} in {dir:?}")).unwrap();
+            fs::write(dir.join(format!("a small file with quite a long name, {n}")), format!("{n} in {dir:?}"))
+                .unwrap();
         }
     }
     let mut bytes = vec![0; 96 << 20];

@@ -142,6 +142,7 @@ fn names_of_one_damaged_file_are_each_told() {
     let (summary, bad) = restored(&bench);
     assert_eq!(bad, ["a/one", "a/two", "b"]);
     assert_eq!(summary.files_failed, 3);
+    assert_eq!((summary.total_bytes, summary.bytes_restored), (200_000, 100_000));
     assert_eq!(names(&bench.target()), ["a/other"]);
 }
 
@@ -153,6 +154,7 @@ fn a_damaged_directory_is_told_and_nothing_is_deleted_in_it() {
     bench.backup();
     // Of the second snapshot only this directory is in the frames of the first.
     bench.write("good/new", b"new");
+    bench.write("top", b"top");
     bench.backup();
     let Tree::Stretch { meta, .. } = bench.reader().0.tree(&bench.node("bad").children[0]).unwrap() else {
         panic!("a directory of one entry has stretches");
@@ -162,8 +164,8 @@ fn a_damaged_directory_is_told_and_nothing_is_deleted_in_it() {
     bench.write_target("good/mine", b"mine");
     let (summary, problems) = bench.restore_at("source", &Options { delete: true, ..Options::default() });
     assert_eq!(damaged(&bench, &problems), ["bad"]);
-    assert_eq!((summary.files_restored, summary.files_deleted), (4, 1));
-    assert_eq!(names(&bench.target()), ["bad/mine", "good/file", "good/new"]);
+    assert_eq!((summary.files_restored, summary.files_deleted), (5, 1));
+    assert_eq!(names(&bench.target()), ["bad/mine", "good/file", "good/new", "top"]);
 }
 
 #[test]
