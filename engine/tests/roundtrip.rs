@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use copal_engine::crypto::rng::{SeededRng, SystemRng};
 use copal_engine::format::blob::BlobKind;
 use copal_engine::format::node::NodeKind;
 use copal_engine::ops::backup::{Options, Parent, Summary, backup};
-use copal_engine::progress::{Cancel, Collect};
+use copal_engine::progress::{Cancel, Collect, Problem, Progress};
 use copal_engine::repo::{self, Bridge, Node, Reader, Repository};
 use copal_engine::source::exclude::Exclude;
 use copal_engine::store::memory::Memory;
@@ -175,4 +176,45 @@ fn a_tree_comes_back_and_a_repeat_writes_a_pin_and_a_snapshot() {
     let third = bench.backup();
     assert_eq!(third.counts.files, [0, 1, 3003]);
     assert_eq!(third.counts.blobs[0], 1);
+}
+
+#[test]
+fn what_an_interrupted_backup_stored_is_adopted() {
+    let bench = Bench::new();
+    fs::create_dir_all(bench.source()).unwrap();
+    for n in 0..6 {
+        fs::write(bench.source().join(format!("{n}")), noise(n, 8 << 20)).unwrap();
+    }
+    let cancel = CancelAfter { cancel: Cancel::default(), left: AtomicI64::new(40 << 20) };
+    let stopped =
+        backup(&bench.repo, &bench.who, Box::new(SystemRng), &options(&bench.source()), &cancel, &cancel.cancel);
+    assert!(matches!(stopped, Err(copal_engine::Error::Interrupted)));
+    let left = bench.record.bytes(Verb::Put, "pack/");
+    assert!(left > 20 << 20, "{left} bytes were stored before it stopped");
+
+    bench.record.take();
+    let summary = bench.backup();
+    let stored = bench.record.bytes(Verb::Put, "pack/");
+    assert!(stored < (48 << 20) - left / 2, "{stored} bytes were stored again after {left}");
+    assert!(summary.counts.added < 48 << 20);
+    let view = bench.repo.view().unwrap();
+    let reader = Reader::new(Arc::clone(&bench.repo), Arc::clone(&view.index), 8 << 20);
+    let root = view.snapshots[0].graph.root.unwrap();
+    let node = reader.find(&root, b"/source").unwrap().unwrap();
+    assert_eq!(compare(&reader, &node.tree().unwrap(), &bench.source()), 6);
+}
+
+/// Asks to stop after so many bytes.
+struct CancelAfter {
+    cancel: Cancel,
+    left: AtomicI64,
+}
+
+impl Progress for CancelAfter {
+    fn advance(&self, _files: u64, bytes: u64) {
+        if self.left.fetch_sub(bytes as i64, Ordering::Relaxed) < bytes as i64 {
+            self.cancel.cancel();
+        }
+    }
+    fn problem(&self, _: Problem) {}
 }
