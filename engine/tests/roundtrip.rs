@@ -218,3 +218,51 @@ impl Progress for CancelAfter {
     }
     fn problem(&self, _: Problem) {}
 }
+
+#[test]
+fn many_small_sessions_are_folded_and_nothing_is_lost() {
+    let bench = Bench::new();
+    fs::create_dir_all(bench.source()).unwrap();
+    let mut last = 0;
+    for n in 0..70 {
+        fs::write(bench.source().join(format!("{n}")), noise(n, 1000)).unwrap();
+        bench.backup();
+        last = bench.repo.newest_base().unwrap().n;
+        if last > 0 {
+            break;
+        }
+    }
+    assert_eq!(last, 1);
+    let base = bench.repo.newest_base().unwrap().base;
+    assert_eq!((base.snapshots.len(), base.segments.len()), (65, 1));
+
+    // What was folded is read from the base alone, what came later beside it.
+    fs::write(bench.source().join("later"), noise(100, 1000)).unwrap();
+    bench.backup();
+    let view = bench.repo.view().unwrap();
+    assert_eq!((view.problems.len(), view.snapshots.len()), (0, 66));
+    let reader = Reader::new(Arc::clone(&bench.repo), Arc::clone(&view.index), 8 << 20);
+    let files = |n: usize| {
+        let node = reader.find(&view.snapshots[n].graph.root.unwrap(), b"/source").unwrap().unwrap();
+        let files = reader.entries(&node.tree().unwrap()).unwrap();
+        files.iter().for_each(|file| assert_eq!(content(&reader, file).len(), 1000));
+        files.len()
+    };
+    assert_eq!((files(0), files(64), files(65)), (1, 65, 66));
+}
+
+#[test]
+fn a_snapshot_that_was_removed_behind_our_back_is_noticed() {
+    let bench = Bench::new();
+    make_source(&bench.source());
+    bench.backup();
+    bench.backup();
+    let (snapshots, problems) = bench.repo.snapshots().unwrap();
+    assert_eq!((snapshots.len(), problems.len()), (2, 0));
+    let gone = format!("snap/{}/{}", snapshots[0].at.writer, snapshots[0].at.session);
+    let key = copal_engine::store::Key::new(gone.clone()).unwrap();
+    bench.repo.bridge().wait(bench.repo.store().delete(&key)).unwrap();
+    let (snapshots, problems) = bench.repo.snapshots().unwrap();
+    assert_eq!((snapshots.len(), problems.len()), (1, 1));
+    assert_eq!(problems[0].path.as_os_str(), gone.as_str());
+}

@@ -4,6 +4,7 @@
 //! [`Reader`] gives blobs; [`Session`] adds a snapshot.
 
 mod adopt;
+pub mod base;
 pub mod bridge;
 mod identity;
 pub mod index;

@@ -166,7 +166,10 @@ impl Session {
         graph.epoch = self.repo.config.epoch;
         graph.segments = self.ledger.segments();
         (graph.packs, graph.pack_bytes) = (stored.packs, stored.pack_bytes);
-        graph.view.snapshots = self.view.snapshots.iter().map(|s| s.at).collect();
+        let base = &self.view.base;
+        (graph.view.base, graph.view.base_hash) = (base.n, base.hash);
+        let unfolded = self.view.snapshots.iter().filter(|s| !base.base.holds(&s.at));
+        graph.view.snapshots = unfolded.map(|s| s.at).collect();
 
         self.ledger.verify_stored()?;
         refuse_maintenance(self.repo.store.as_ref(), &self.repo)?;
@@ -206,7 +209,11 @@ impl Session {
 }
 
 /// 1 + the writer's highest number in pin/ and snap/; and the sessions that have a pin.
-fn next_session(repo: &Repository, writer: WriterId, rng: &mut dyn Rng) -> Result<(SessionId, Vec<SessionId>)> {
+pub(super) fn next_session(
+    repo: &Repository,
+    writer: WriterId,
+    rng: &mut dyn Rng,
+) -> Result<(SessionId, Vec<SessionId>)> {
     let mut highest = 0;
     let mut pinned = Vec::new();
     for kind in ["pin", "snap"] {
@@ -233,7 +240,7 @@ fn interrupted(pinned: &[SessionId], writer: WriterId, view: &View) -> Vec<Sessi
     pinned.iter().copied().filter(|s| s.n > last).collect()
 }
 
-fn put_pin(repo: &Repository, writer: WriterId, session: SessionId) -> Result<()> {
+pub(super) fn put_pin(repo: &Repository, writer: WriterId, session: SessionId) -> Result<()> {
     let read = |path: &str| std::fs::read(path).unwrap_or_default();
     let tag = |what: &[u8], text: &[u8]| hash::keyed(repo.graph.records(), &[what, text]);
     let host = rustix::system::uname().nodename().to_bytes().to_vec();
@@ -257,7 +264,7 @@ fn process_start(stat: &[u8]) -> u64 {
 }
 
 /// This program cannot take part in a prune: while one is under way it writes nothing.
-fn refuse_maintenance(store: &dyn Store, repo: &Repository) -> Result<()> {
+pub(super) fn refuse_maintenance(store: &dyn Store, repo: &Repository) -> Result<()> {
     let page = repo.bridge.wait(store.list("gc/", None))?;
     maintenance_free(page.objects.is_empty())
 }
