@@ -1,0 +1,19 @@
+//! Placeholder replaced below.
+fn main() {
+    let which: Vec<String> = std::env::args().skip(1).collect();
+    if which == ["mutants"] {
+        for rule in copal_protocol_model::mutants::RULES {
+            let clean = copal_protocol_model::run::check(&rule.config, 2, 20_000_000);
+            let mut config = rule.config.clone();
+            config.mutant = Some(rule.mutant);
+            let o = copal_protocol_model::run::check(&config, 2, 20_000_000);
+            println!("{} {:?}: clean {} {:.1}s {:?}; mutant {} {:.1}s {:?}", rule.id, rule.mutant, clean.states, clean.took.as_secs_f32(), clean.failed, o.states, o.took.as_secs_f32(), o.failed);
+        }
+        return;
+    }
+    for config in copal_protocol_model::run::configurations() {
+        if which.is_empty() || which.iter().any(|w| w == config.name) {
+            println!("{:?}", copal_protocol_model::run::check(&config, 2, 100_000_000));
+        }
+    }
+}
