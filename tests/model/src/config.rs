@@ -62,7 +62,7 @@ pub enum Fold {
 pub struct Config {
     /// Its name on the command line.
     pub name: &'static str,
-    /// Writer processes, 1..=3.
+    /// Writer processes, 0..=3.
     pub writers: usize,
     /// Sessions each may open one after another; `writers * attempts <= 4`.
     pub attempts: usize,
@@ -70,6 +70,8 @@ pub struct Config {
     pub shared_writer: bool,
     /// The two initial packs hold one blob each (else each holds both: a duplicate).
     pub split: bool,
+    /// Base 0 is empty and the initial snapshot stands beside it (else base 0 has taken it in).
+    pub unfolded: bool,
     /// Prunes that the one executor runs one after another, 0..=2.
     pub prunes: u8,
     /// A prune may condemn every subset that leaves a copy, not only single packs and the largest sets.
@@ -106,6 +108,7 @@ impl Config {
         attempts: 1,
         shared_writer: false,
         split: true,
+        unfolded: false,
         prunes: 1,
         all_subsets: false,
         rewrite: false,

@@ -7,7 +7,8 @@ fn main() {
             let mut config = rule.config.clone();
             config.mutant = Some(rule.mutant);
             let o = copal_protocol_model::run::check(&config, 2, 20_000_000);
-            println!("{} {:?}: clean {} {:.1}s {:?}; mutant {} {:.1}s {:?}", rule.id, rule.mutant, clean.states, clean.took.as_secs_f32(), clean.failed, o.states, o.took.as_secs_f32(), o.failed);
+            let f=|o: &copal_protocol_model::run::Outcome| o.failed.iter().map(|f| format!("{} {:?}", f.property, f.path)).collect::<Vec<_>>();
+ println!("{} {:?}: clean {} {} {:.1}s {:?}; mutant {} {:.1}s {:?}", rule.id, rule.mutant, clean.complete, clean.states, clean.took.as_secs_f32(), f(&clean), o.states, o.took.as_secs_f32(), f(&o));
         }
         return;
     }

@@ -29,7 +29,7 @@ pub struct Rule {
 }
 
 const SMALL: Config = Config { name: "rule", ..Config::SMALL };
-const TWICE: Config = Config { attempts: 2, crash: true, adopt: true, ..SMALL };
+const TWICE: Config = Config { prunes: 2, attempts: 2, crash: true, adopt: true, ..SMALL };
 const ZOMBIE: Config = Config { prunes: 2, forgets: 0, late: true, ..SMALL };
 const FOLD: Config = Config { fold: Fold::Plain, ..SMALL };
 const MERGE: Config = Config { fold: Fold::Merge, ..SMALL };
@@ -50,7 +50,7 @@ rules! {
     "W4b" StopReusing "From the look that finds a new generation its packs are reused no more; only then it is acknowledged." SMALL;
     "W4c" ClaimReused "The ack claims every condemned pack that the session has reused." SMALL;
     "W4d" ClaimAdopted "The ack claims every condemned pack that the session has adopted." TWICE;
-    "W4e" ClaimWritten "The ack claims every condemned pack that the session has written." Config { short_lists: 1, ..SMALL };
+    "W4e" ClaimWritten "The ack claims every condemned pack that the session has written." Config { prunes: 2, short_lists: 1, ..SMALL };
     "W5" ListOwn "Before the commit the session's own packs are listed; a missing or short one is put again." Config { losses: 1, ..SMALL };
     "W6a" CreateOnly "The snapshot is created, never overwritten; where a tombstone stands the session starts over." SMALL;
     "W6b" EqualBytes "After an unknown result, a snapshot that stands with equal bytes is success." Config { unknown: true, attempts: 2, ..SMALL };
@@ -61,13 +61,13 @@ rules! {
     "W8" DeadBelowFloor "A snapshot below its writer's floor that base does not know is dead for ever, for every reader of views." ZOMBIE;
     "A1" AdoptAfterGc "Packs to adopt are listed after the pin and after gc." TWICE;
     "A2" AdoptNoCondemned "A condemned pack is not adopted." TWICE;
-    "A3" AdoptNoDropped "A pack that base holds as dropped is not adopted, though it stands in the store." Config { late: true, ..TWICE };
+    "A3" AdoptNoDropped "A pack that base holds as dropped is not adopted, though it stands in the store." Config { late: true, forgets: 2, ..TWICE };
     "A4" UnlistedOnlyCondemned "An unlisted pack is deleted only by a generation that condemned it, for a session may be adopting it." TWICE;
-    "F1" FoldForgotten "A fold lists the segments of forgotten snapshots too: only a sweep drops packs." FOLD;
+    "F1" FoldForgotten "A fold lists the segments of forgotten snapshots too: only a sweep drops packs." Config { unfolded: true, ..FOLD };
     "F2" BaseCreateOnly "Base n+1 is created from base n, never overwritten." FOLD;
-    "F3" ApplyOnceMore "After the create the bases are listed again: under a higher one the change is applied once more to that." Config { prunes: 2, ..MERGE };
-    "F4" InputsListed "A replacement of segments applies only while base lists all its inputs." Config { rewrite: true, ..MERGE };
-    "F5" OwnKey "Before each create of a base the executor looks at its own snapshot key: a tombstone ends it." Config { prunes: 2, ..MERGE };
+    "F3" ApplyOnceMore "After the create the bases are listed again: under a higher one the change is applied once more to that." Config { writers: 0, prunes: 2, ..MERGE };
+    "F4" InputsListed "A replacement of segments applies only while base lists all its inputs." Config { writers: 1, rewrite: true, ..MERGE };
+    "F5" OwnKey "Before each create of a base the executor looks at its own snapshot key: a tombstone ends it." Config { writers: 0, ..MERGE };
     "F6" FoldNoFloor "A fold raises no floor." FOLD;
     "F7" GoneUntilFloor "A forgotten snapshot that was folded stays recorded in base until the floor passes it." FOLD;
 }

@@ -35,8 +35,10 @@ pub fn properties(config: &Config) -> Vec<Property<Protocol>> {
         Property::sometimes(COMMITS, |model: &Protocol, state: &State| committed(&model.config, state)),
     ];
     if config.prunes > 0 {
+        properties.push(Property::sometimes(CLEAN, |model: &Protocol, state: &State| clean(&model.config, state)));
+    }
+    if config.prunes > 0 && config.writers > 0 {
         properties.extend([
-            Property::sometimes(CLEAN, |model: &Protocol, state: &State| clean(&model.config, state)),
             Property::sometimes(BESIDE_NEW, |model: &Protocol, state: &State| beside(&model.config, state, true)),
             Property::sometimes(BESIDE_OLD, |model: &Protocol, state: &State| beside(&model.config, state, false)),
         ]);

@@ -81,6 +81,8 @@ pub struct Pruner {
     pub replacement: Replacement,
     /// The number that it created or tried to.
     pub created: u8,
+    /// Segments that its replacement has taken out.
+    pub obsolete: Set,
 }
 
 /// One step of the pruner.
@@ -264,7 +266,7 @@ fn execute(config: &Config, store: &mut Store, pruner: &mut Pruner) -> Phase {
     match pruner.phase {
         ReadHead => {
             pruner.base = store.base;
-            ListSnapshots
+            if has(store.base.done, pruner.generation as usize) { DeletePacks } else { ListSnapshots }
         }
         ListSnapshots => {
             pruner.snapshots = store.snapshots;
@@ -287,6 +289,7 @@ fn execute(config: &Config, store: &mut Store, pruner: &mut Pruner) -> Phase {
             match create(config, store, pruner.base.number, next) {
                 Created::Taken => ReadHead,
                 Created::Yes => {
+                    pruner.obsolete = pruner.replacement.obsolete(&next);
                     pruner.base = Base { number: pruner.created, ..next };
                     ListBases
                 }
@@ -295,11 +298,11 @@ fn execute(config: &Config, store: &mut Store, pruner: &mut Pruner) -> Phase {
         ListBases if store.base.number > pruner.created => ReadHead,
         ListBases => DeletePacks,
         DeletePacks => {
-            store.delete_packs(config, pruner.packs);
+            store.packs &= !pruner.packs;
             DeleteSegments
         }
         DeleteSegments => {
-            store.segments &= !pruner.replacement.obsolete(&pruner.base);
+            store.segments &= !std::mem::take(&mut pruner.obsolete);
             pruner.replacement = Replacement::default();
             DeletePins
         }
@@ -328,8 +331,7 @@ fn tidy(config: &Config, store: &mut Store, pruner: &mut Pruner) -> Phase {
             let dead = (pruner.tombstones | below) & !base.known & !base.gone & !bit(HISTORY);
             store.segments &= !(dead & !base.segments);
             if config.lacks(Mutant::UnlistedOnlyCondemned) {
-                let unlisted = own_packs(dead) & !store.listed_by(base.segments);
-                store.delete_packs(config, unlisted);
+                store.packs &= !(own_packs(dead) & !store.listed_by(base.segments));
             }
             store.tombstones &= !below;
             store.snapshots &= !(below & !base.known);

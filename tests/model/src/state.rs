@@ -50,7 +50,7 @@ impl Condemn {
 pub struct Store {
     /// Packs present.
     pub packs: Set,
-    /// Blobs of each pack; kept after its deletion only where puts may arrive late.
+    /// Blobs of each pack. Fixed by the pack's name, so they stay when it is deleted: an index entry still tells them.
     pub blobs: [Set; 8],
     /// Segments present.
     pub segments: Set,
@@ -108,7 +108,7 @@ impl State {
         (blobs[0], blobs[1]) = if config.split { (TREE, CHILD) } else { (TREE | CHILD, TREE | CHILD) };
         let mut lists = [0; 8];
         lists[0] = 0b11;
-        let base = Base { segments: 1, known: 1, ..Base::default() };
+        let base = if config.unfolded { Base::default() } else { Base { segments: 1, known: 1, ..Base::default() } };
         let store = Store {
             packs: 0b11,
             blobs,
@@ -184,13 +184,5 @@ impl Store {
     /// Sessions that are open in the eyes of `base`: a pin, no snapshot, no tombstone, not dead below the floor.
     pub fn open(&self, config: &Config, base: &Base, pins: Set) -> Set {
         pins & !self.snapshots & !self.tombstones & !config.below(&base.floors)
-    }
-
-    /// Deletes packs. What can never come back loses its content, so that equal futures are equal states.
-    pub fn delete_packs(&mut self, config: &Config, packs: Set) {
-        self.packs &= !packs;
-        if !config.late {
-            each(packs).for_each(|p| self.blobs[p] = 0);
-        }
     }
 }
