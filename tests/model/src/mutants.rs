@@ -46,6 +46,7 @@ rules! {
     "W3c" Condemned "Packs that an active generation condemns are not in the view." SMALL;
     "W3d" Dropped "Packs that base holds as dropped are not in the view." SMALL;
     "W3e" ReadAgain "A 404 on a segment means that the view is read again, once per new base; it ends no session." MERGE;
+    "W3f" BaseAgain "After the snapshots base n+1 is asked for once more; if it stands, the view is read again: what was listed may be dead in it." Config { prunes: 2, attempts: 2, crash: true, late: true, ..SMALL };
     "W4a" Poll "gc is listed again and again while the session is open, and each new generation acknowledged." SMALL;
     "W4b" StopReusing "From the look that finds a new generation its packs are reused no more; only then it is acknowledged." SMALL;
     "W4c" ClaimReused "The ack claims every condemned pack that the session has reused." SMALL;

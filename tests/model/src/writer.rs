@@ -1,7 +1,7 @@
 //! A process that backs up: sessions one after another, each W1 to W6.
 //!
 //! # Expected flow
-//! pin; list gc (twice where LISTs may be short); ack what is active; base; snapshots; segments: the view. Then the
+//! pin; list gc (twice where LISTs may be short); ack what is active; base; snapshots; base again; segments: the view. Then the
 //! child and the tree, each reused from the view, adopted, or uploaded; pack, segment, a look at the own packs,
 //! snapshot, base once more. Beside all this, at any time: list gc again, ack what is new, see a fence.
 //!
@@ -23,6 +23,7 @@ pub enum Phase {
     AckOpen,
     ReadBase,
     ListSnapshots,
+    ReadBaseAgain,
     ReadSegments,
     ListAdoptable,
     ChooseChild,
@@ -43,23 +44,23 @@ pub enum Phase {
 use Phase::*;
 
 const ORDER: &[Phase] = &[
-    Pin, ListGc, ListGcAgain, AckOpen, ReadBase, ListSnapshots, ReadSegments, ListAdoptable, ChooseChild, ChooseTree,
+    Pin, ListGc, ListGcAgain, AckOpen, ReadBase, ListSnapshots, ReadBaseAgain, ReadSegments, ListAdoptable, ChooseChild, ChooseTree,
     PutPack, PutSegment, ListOwn, Commit, Confirm,
 ];
 const VIEW_FIRST: &[Phase] = &[
-    Pin, ReadBase, ListSnapshots, ReadSegments, ListGc, ListGcAgain, AckOpen, ListAdoptable, ChooseChild, ChooseTree,
+    Pin, ReadBase, ListSnapshots, ReadBaseAgain, ReadSegments, ListGc, ListGcAgain, AckOpen, ListAdoptable, ChooseChild, ChooseTree,
     PutPack, PutSegment, ListOwn, Commit, Confirm,
 ];
 const ADOPTABLE_FIRST: &[Phase] = &[
-    Pin, ListAdoptable, ListGc, ListGcAgain, AckOpen, ReadBase, ListSnapshots, ReadSegments, ChooseChild, ChooseTree,
+    Pin, ListAdoptable, ListGc, ListGcAgain, AckOpen, ReadBase, ListSnapshots, ReadBaseAgain, ReadSegments, ChooseChild, ChooseTree,
     PutPack, PutSegment, ListOwn, Commit, Confirm,
 ];
 const SNAPSHOT_BEFORE_PACK: &[Phase] = &[
-    Pin, ListGc, ListGcAgain, AckOpen, ReadBase, ListSnapshots, ReadSegments, ListAdoptable, ChooseChild, ChooseTree,
+    Pin, ListGc, ListGcAgain, AckOpen, ReadBase, ListSnapshots, ReadBaseAgain, ReadSegments, ListAdoptable, ChooseChild, ChooseTree,
     PutSegment, Commit, PutPack, Confirm,
 ];
 const SNAPSHOT_BEFORE_SEGMENT: &[Phase] = &[
-    Pin, ListGc, ListGcAgain, AckOpen, ReadBase, ListSnapshots, ReadSegments, ListAdoptable, ChooseChild, ChooseTree,
+    Pin, ListGc, ListGcAgain, AckOpen, ReadBase, ListSnapshots, ReadBaseAgain, ReadSegments, ListAdoptable, ChooseChild, ChooseTree,
     PutPack, Commit, PutSegment, Confirm,
 ];
 
@@ -283,6 +284,9 @@ fn next(config: &Config, state: &mut State, p: usize, session: usize) {
             state.writers[p].base = base;
         }
         ListSnapshots => state.writers[p].newer = newer(config, &state.writers[p].base, state.store.snapshots),
+        ReadBaseAgain if state.store.base.number > state.writers[p].base.number => {
+            return read_again(&mut state.writers[p]);
+        }
         ReadSegments => return read_segments(config, state, p),
         ListAdoptable => {
             let earlier = config.same_writer(session) & !bit(session);
@@ -322,11 +326,11 @@ fn read_segments(config: &Config, state: &mut State, p: usize) {
     }
     if segments & !store.segments != 0 {
         let explained = store.base.number > writer.base.number && !config.lacks(Mutant::ReadAgain);
-        *writer = if explained {
-            Writer { phase: ReadBase, base: Base::default(), newer: 0, ..writer.clone() }
+        if explained {
+            read_again(writer);
         } else {
-            Writer::at(writer.attempt, Failed)
-        };
+            *writer = Writer::at(writer.attempt, Failed);
+        }
         return;
     }
     let dropped = if config.lacks(Mutant::Dropped) { 0 } else { writer.base.dropped };
@@ -334,6 +338,11 @@ fn read_segments(config: &Config, state: &mut State, p: usize) {
     writer.dropped = if config.adopt { writer.base.dropped } else { 0 };
     (writer.base, writer.newer) = (Base::default(), 0);
     advance(config, state, p);
+}
+
+/// Reads the view again from its first read.
+fn read_again(writer: &mut Writer) {
+    *writer = Writer { phase: ReadBase, base: Base::default(), newer: 0, ..writer.clone() };
 }
 
 /// W2 and W4: what gc says about packs.
@@ -431,6 +440,7 @@ fn has_work(config: &Config, writer: &Writer, phase: Phase) -> bool {
     match phase {
         ListGcAgain => config.short_lists > 0 && !config.lacks(Mutant::GcTwice),
         AckOpen => writer.known != 0 && !config.lacks(Mutant::AckAtOpen),
+        ReadBaseAgain => !config.lacks(Mutant::BaseAgain),
         ListAdoptable => config.adopt,
         PutPack => writer.upload != 0,
         PutSegment => writer.upload != 0 || writer.adopted != 0,
