@@ -139,7 +139,15 @@ impl Folder {
             Fold::Plain => ReadBase,
             Fold::Merge => Pin,
         };
-        Folder { phase, base: Base::default(), snapshots: 0, forgets: 0, change: Change::default(), created: 0, obsolete: 0 }
+        Folder {
+            phase,
+            base: Base::default(),
+            snapshots: 0,
+            forgets: 0,
+            change: Change::default(),
+            created: 0,
+            obsolete: 0,
+        }
     }
 }
 

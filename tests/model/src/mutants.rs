@@ -41,12 +41,12 @@ rules! {
     "W2b" AckAtOpen "A generation that is active when the session opens is acknowledged, without claims." SMALL;
     "W2c" ProposedFloor "A session whose number is below a floor that an active condemn proposes gives way to a new one." SHARED;
     "W2d" GcTwice "The first look at gc is two LISTs, and their union holds: one short answer must not hide a condemn." Config { short_lists: 1, ..SMALL };
-    "W3a" Published "Only what base or a committed snapshot publishes counts: a segment of a session without a commit is not in the view." Config { writers: 2, ..SMALL };
+    "W3a" Published "Only what base or a committed snapshot publishes counts: a segment of a session without a commit is not in the view." Config { attempts: 2, crash: true, ..SMALL };
     "W3b" Descendants "A tree is reused only after every descendant was looked up in the view by its own id." SMALL;
     "W3c" Condemned "Packs that an active generation condemns are not in the view." SMALL;
     "W3d" Dropped "Packs that base holds as dropped are not in the view." SMALL;
-    "W3e" ReadAgain "A 404 on a segment means that the view is read again, once per new base; it ends no session." MERGE;
-    "W3f" BaseAgain "After the snapshots base n+1 is asked for once more; if it stands, the view is read again: what was listed may be dead in it." Config { prunes: 2, attempts: 2, crash: true, late: true, ..SMALL };
+    "W3e" ReadAgain "A 404 on a segment means that the view is read again, once per new base; it ends no session." Config { prunes: 0, ..MERGE };
+    "W3f" BaseAgain "After the snapshots base n+1 is asked for once more; if it stands, the view is read again: what was listed may be dead in it." Config { prunes: 2, attempts: 2, late: true, ..SMALL };
     "W4a" Poll "gc is listed again and again while the session is open, and each new generation acknowledged." SMALL;
     "W4b" StopReusing "From the look that finds a new generation its packs are reused no more; only then it is acknowledged." SMALL;
     "W4c" ClaimReused "The ack claims every condemned pack that the session has reused." SMALL;
@@ -57,7 +57,7 @@ rules! {
     "W6b" EqualBytes "After an unknown result, a snapshot that stands with equal bytes is success." Config { unknown: true, attempts: 2, ..SMALL };
     "W6c" UnknownIsNotSuccess "An unknown result is not success: the put is repeated until it is answered." Config { unknown: true, ..SMALL };
     "W6d" SecondLook "After the commit base is read once more: a number below the floor that base does not know is not committed, and the session starts over." ZOMBIE;
-    "W7a" PacksBeforeSegments "A segment is put only after every pack that it lists is acknowledged, and the snapshot last." Config { crash: true, ..SMALL };
+    "W7a" PacksBeforeSnapshot "The snapshot is put only after every pack that its segments list is acknowledged." Config { crash: true, ..SMALL };
     "W7b" SegmentsBeforeSnapshot "The snapshot is put only after every segment that it names is acknowledged." Config { crash: true, ..SMALL };
     "W8" DeadBelowFloor "A snapshot below its writer's floor that base does not know is dead for ever, for every reader of views." ZOMBIE;
     "A1" AdoptAfterGc "Packs to adopt are listed after the pin and after gc." TWICE;
@@ -67,7 +67,7 @@ rules! {
     "F1" FoldForgotten "A fold lists the segments of forgotten snapshots too: only a sweep drops packs." Config { unfolded: true, ..FOLD };
     "F2" BaseCreateOnly "Base n+1 is created from base n, never overwritten." FOLD;
     "F3" ApplyOnceMore "After the create the bases are listed again: under a higher one the change is applied once more to that." Config { writers: 0, prunes: 2, ..MERGE };
-    "F4" InputsListed "A replacement of segments applies only while base lists all its inputs." Config { writers: 1, rewrite: true, ..MERGE };
+    "F4" InputsListed "A replacement of segments applies only while base lists all its inputs." Config { writers: 0, prunes: 2, rewrite: true, ..MERGE };
     "F5" OwnKey "Before each create of a base the executor looks at its own snapshot key: a tombstone ends it." Config { writers: 0, ..MERGE };
     "F6" FoldNoFloor "A fold raises no floor." FOLD;
     "F7" GoneUntilFloor "A forgotten snapshot that was folded stays recorded in base until the floor passes it." FOLD;

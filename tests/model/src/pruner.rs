@@ -9,9 +9,7 @@
 //! A verdict covers every copy: any of several may be the one that goes. Waiting is nondeterministic: a fence may come
 //! at once. Deleting all packs of a sweep is one step, for each deletion only takes away.
 
-use crate::config::{
-    CHILD, Config, HISTORY, Set, TREE, WRITER_SESSIONS, WRITERS_MAX, bit, each, has, own_packs,
-};
+use crate::config::{CHILD, Config, HISTORY, Set, TREE, WRITER_SESSIONS, WRITERS_MAX, bit, each, has, own_packs};
 use crate::fold::{Change, Created, Replacement, apply, create};
 use crate::mutants::Mutant;
 use crate::state::{Base, Condemn, State, Store, newer};
@@ -313,8 +311,7 @@ fn execute(config: &Config, store: &mut Store, pruner: &mut Pruner) -> Phase {
 fn next_base(config: &Config, store: &Store, pruner: &Pruner) -> Base {
     let mut floors = store.gc.map_or([0; WRITERS_MAX], |gc| gc.floors);
     hold_below(config, &mut floors, pruner.open);
-    let change =
-        Change { drop: pruner.packs, floors, generation: pruner.generation, replacement: pruner.replacement };
+    let change = Change { drop: pruner.packs, floors, generation: pruner.generation, replacement: pruner.replacement };
     apply(config, store, &pruner.base, pruner.snapshots, pruner.forgets, &change)
 }
 

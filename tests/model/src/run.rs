@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use stateright::{Checker, HasDiscoveries, Model, Property};
+use stateright::{Checker, CheckerBuilder, HasDiscoveries, Model, Property};
 
 use crate::config::{Config, Fold, each};
 use crate::properties::properties;
@@ -128,18 +128,31 @@ pub struct Failure {
     pub path: Vec<String>,
 }
 
-/// Explores `config` breadth first until a property fails or everything was seen, up to `states_max` states.
+/// Explores `config` breadth first until a property fails or everything was seen.
+///
+/// It stops after `states_max` states were generated, repetitions included (about five times the distinct ones).
 ///
 /// A run that was cut at `states_max` says nothing about `sometimes` properties, so it reports none of them as failed.
 pub fn check(config: &Config, threads: usize, states_max: usize) -> Outcome {
     let begun = Instant::now();
-    let checker = Protocol { config: config.clone() }
+    outcome(builder(config, threads, states_max).spawn_bfs().join(), begun, states_max)
+}
+
+/// The same depth first: a failure is found sooner, by a longer path.
+pub fn check_depth_first(config: &Config, threads: usize, states_max: usize) -> Outcome {
+    let begun = Instant::now();
+    outcome(builder(config, threads, states_max).spawn_dfs().join(), begun, states_max)
+}
+
+fn builder(config: &Config, threads: usize, states_max: usize) -> CheckerBuilder<Protocol> {
+    Protocol { config: config.clone() }
         .checker()
         .threads(threads)
         .target_state_count(states_max)
         .finish_when(HasDiscoveries::AnyFailures)
-        .spawn_bfs()
-        .join();
+}
+
+fn outcome(checker: impl Checker<Protocol>, begun: Instant, states_max: usize) -> Outcome {
     let states = checker.unique_state_count();
     let complete = checker.state_count() < states_max;
     let mut failed = Vec::new();
@@ -159,12 +172,34 @@ pub fn check(config: &Config, threads: usize, states_max: usize) -> Outcome {
     Outcome { states, depth: checker.max_depth(), took: begun.elapsed(), complete, failed }
 }
 
-/// The configurations that must be clean, small ones first.
+/// The configurations that must be clean: the features of the protocol, alone and in pairs, roughly by size.
 pub fn configurations() -> Vec<Config> {
-    let small = Config::SMALL;
+    const ONE: Config = Config::SMALL;
+    const TWO: Config = Config { writers: 2, ..ONE };
+    const AGAIN: Config = Config { attempts: 2, crash: true, adopt: true, ..ONE };
     vec![
-        small.clone(),
-        Config { name: "all-subsets", all_subsets: true, split: false, ..small.clone() },
-        Config { name: "fold", fold: Fold::Plain, ..small.clone() },
+        Config { name: "one", ..ONE },
+        Config { name: "duplicates", all_subsets: true, split: false, forgets: 2, ..ONE },
+        Config { name: "merge-chain", writers: 0, prunes: 2, rewrite: true, fold: Fold::Merge, ..ONE },
+        Config { name: "lossy", losses: 1, short_lists: 1, unknown: true, prunes: 2, ..ONE },
+        Config { name: "fold", fold: Fold::Plain, unfolded: true, forgets: 2, ..ONE },
+        Config { name: "adopt", prunes: 2, ..AGAIN },
+        Config { name: "late", late: true, prunes: 2, attempts: 2, ..ONE },
+        Config { name: "two", ..TWO },
+        Config { name: "two-crash", prune_crash: true, ..TWO },
+        Config { name: "two-short", short_lists: 1, ..TWO },
+        Config { name: "two-lossy", losses: 1, unknown: true, late: true, ..TWO },
+        Config { name: "shared", shared_writer: true, forgets: 2, ..TWO },
+        Config { name: "late-fold", late: true, fold: Fold::Plain, prunes: 2, ..ONE },
+        Config { name: "merge", fold: Fold::Merge, unfolded: true, ..ONE },
+        Config { name: "merge-rewrite", fold: Fold::Merge, rewrite: true, ..ONE },
+        Config { name: "adopt-late", late: true, prunes: 2, forgets: 2, ..AGAIN },
+        Config { name: "adopt-fold", fold: Fold::Plain, forgets: 2, ..AGAIN },
+        Config { name: "adopt-short", short_lists: 1, losses: 1, prunes: 2, ..AGAIN },
+        Config { name: "two-fold", fold: Fold::Plain, ..TWO },
+        Config { name: "two-prunes", prunes: 2, ..TWO },
+        Config { name: "two-adopt", ..Config { writers: 2, ..AGAIN } },
+        Config { name: "shared-adopt", shared_writer: true, ..Config { writers: 2, ..AGAIN } },
+        Config { name: "three", writers: 3, ..ONE },
     ]
 }

@@ -44,24 +44,92 @@ pub enum Phase {
 use Phase::*;
 
 const ORDER: &[Phase] = &[
-    Pin, ListGc, ListGcAgain, AckOpen, ReadBase, ListSnapshots, ReadBaseAgain, ReadSegments, ListAdoptable, ChooseChild, ChooseTree,
-    PutPack, PutSegment, ListOwn, Commit, Confirm,
+    Pin,
+    ListGc,
+    ListGcAgain,
+    AckOpen,
+    ReadBase,
+    ListSnapshots,
+    ReadBaseAgain,
+    ReadSegments,
+    ListAdoptable,
+    ChooseChild,
+    ChooseTree,
+    PutPack,
+    PutSegment,
+    ListOwn,
+    Commit,
+    Confirm,
 ];
 const VIEW_FIRST: &[Phase] = &[
-    Pin, ReadBase, ListSnapshots, ReadBaseAgain, ReadSegments, ListGc, ListGcAgain, AckOpen, ListAdoptable, ChooseChild, ChooseTree,
-    PutPack, PutSegment, ListOwn, Commit, Confirm,
+    Pin,
+    ReadBase,
+    ListSnapshots,
+    ReadBaseAgain,
+    ReadSegments,
+    ListGc,
+    ListGcAgain,
+    AckOpen,
+    ListAdoptable,
+    ChooseChild,
+    ChooseTree,
+    PutPack,
+    PutSegment,
+    ListOwn,
+    Commit,
+    Confirm,
 ];
 const ADOPTABLE_FIRST: &[Phase] = &[
-    Pin, ListAdoptable, ListGc, ListGcAgain, AckOpen, ReadBase, ListSnapshots, ReadBaseAgain, ReadSegments, ChooseChild, ChooseTree,
-    PutPack, PutSegment, ListOwn, Commit, Confirm,
+    Pin,
+    ListAdoptable,
+    ListGc,
+    ListGcAgain,
+    AckOpen,
+    ReadBase,
+    ListSnapshots,
+    ReadBaseAgain,
+    ReadSegments,
+    ChooseChild,
+    ChooseTree,
+    PutPack,
+    PutSegment,
+    ListOwn,
+    Commit,
+    Confirm,
 ];
 const SNAPSHOT_BEFORE_PACK: &[Phase] = &[
-    Pin, ListGc, ListGcAgain, AckOpen, ReadBase, ListSnapshots, ReadBaseAgain, ReadSegments, ListAdoptable, ChooseChild, ChooseTree,
-    PutSegment, Commit, PutPack, Confirm,
+    Pin,
+    ListGc,
+    ListGcAgain,
+    AckOpen,
+    ReadBase,
+    ListSnapshots,
+    ReadBaseAgain,
+    ReadSegments,
+    ListAdoptable,
+    ChooseChild,
+    ChooseTree,
+    PutSegment,
+    Commit,
+    PutPack,
+    Confirm,
 ];
 const SNAPSHOT_BEFORE_SEGMENT: &[Phase] = &[
-    Pin, ListGc, ListGcAgain, AckOpen, ReadBase, ListSnapshots, ReadBaseAgain, ReadSegments, ListAdoptable, ChooseChild, ChooseTree,
-    PutPack, Commit, PutSegment, Confirm,
+    Pin,
+    ListGc,
+    ListGcAgain,
+    AckOpen,
+    ReadBase,
+    ListSnapshots,
+    ReadBaseAgain,
+    ReadSegments,
+    ListAdoptable,
+    ChooseChild,
+    ChooseTree,
+    PutPack,
+    Commit,
+    PutSegment,
+    Confirm,
 ];
 
 /// A writer process and what its present session remembers.
@@ -380,6 +448,7 @@ fn ack(config: &Config, state: &mut State, p: usize, session: usize) {
 
 /// W6: create the snapshot.
 fn commit(config: &Config, state: &mut State, p: usize, session: usize) {
+    state.sent |= if config.late { bit(session) } else { 0 };
     let stands = has(state.store.snapshots, session);
     if stands && config.lacks(Mutant::EqualBytes) {
         return give_up(config, state, p, session);
@@ -391,7 +460,6 @@ fn commit(config: &Config, state: &mut State, p: usize, session: usize) {
         state.store.tombstones &= !bit(session);
     }
     state.store.snapshots |= bit(session);
-    state.sent |= if config.late { bit(session) } else { 0 };
     let writer = &mut state.writers[p];
     state.store.lists[session] = to_list(writer, session);
     writer.ack_due = false;
@@ -453,7 +521,7 @@ fn order(config: &Config) -> &'static [Phase] {
     match config.mutant {
         Some(Mutant::GcBeforeView) => VIEW_FIRST,
         Some(Mutant::AdoptAfterGc) => ADOPTABLE_FIRST,
-        Some(Mutant::PacksBeforeSegments) => SNAPSHOT_BEFORE_PACK,
+        Some(Mutant::PacksBeforeSnapshot) => SNAPSHOT_BEFORE_PACK,
         Some(Mutant::SegmentsBeforeSnapshot) => SNAPSHOT_BEFORE_SEGMENT,
         _ => ORDER,
     }
