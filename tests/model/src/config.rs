@@ -176,9 +176,3 @@ pub fn own_pack(session: usize) -> usize {
 pub fn own_packs(sessions: Set) -> Set {
     (sessions & WRITER_SESSIONS) << 1
 }
-
-/// The sessions that wrote `packs` (initial packs: the history).
-pub fn sessions_of(packs: Set) -> Set {
-    let history = if packs & 0b11 != 0 { bit(HISTORY) } else { 0 };
-    ((packs >> 1) & WRITER_SESSIONS) | history
-}

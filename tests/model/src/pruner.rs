@@ -228,12 +228,12 @@ fn next(config: &Config, state: &mut State) -> Phase {
             pruner.base = store.base;
             Mark
         }
-        Mark => return mark(config, store, pruner),
+        Mark => mark(config, store, pruner),
         CreateSweep => {
             store.gc = store.gc.map(|gc| Condemn { sweep: Some(pruner.packs), ..gc });
             ReadHead
         }
-        _ => return execute(config, store, pruner),
+        _ => execute(config, store, pruner),
     }
 }
 

@@ -43,93 +43,30 @@ pub enum Phase {
 
 use Phase::*;
 
+#[rustfmt::skip]
 const ORDER: &[Phase] = &[
-    Pin,
-    ListGc,
-    ListGcAgain,
-    AckOpen,
-    ReadBase,
-    ListSnapshots,
-    ReadBaseAgain,
-    ReadSegments,
-    ListAdoptable,
-    ChooseChild,
-    ChooseTree,
-    PutPack,
-    PutSegment,
-    ListOwn,
-    Commit,
-    Confirm,
+    Pin, ListGc, ListGcAgain, AckOpen, ReadBase, ListSnapshots, ReadBaseAgain, ReadSegments, ListAdoptable,
+    ChooseChild, ChooseTree, PutPack, PutSegment, ListOwn, Commit, Confirm,
 ];
+#[rustfmt::skip]
 const VIEW_FIRST: &[Phase] = &[
-    Pin,
-    ReadBase,
-    ListSnapshots,
-    ReadBaseAgain,
-    ReadSegments,
-    ListGc,
-    ListGcAgain,
-    AckOpen,
-    ListAdoptable,
-    ChooseChild,
-    ChooseTree,
-    PutPack,
-    PutSegment,
-    ListOwn,
-    Commit,
-    Confirm,
+    Pin, ReadBase, ListSnapshots, ReadBaseAgain, ReadSegments, ListGc, ListGcAgain, AckOpen, ListAdoptable,
+    ChooseChild, ChooseTree, PutPack, PutSegment, ListOwn, Commit, Confirm,
 ];
+#[rustfmt::skip]
 const ADOPTABLE_FIRST: &[Phase] = &[
-    Pin,
-    ListAdoptable,
-    ListGc,
-    ListGcAgain,
-    AckOpen,
-    ReadBase,
-    ListSnapshots,
-    ReadBaseAgain,
-    ReadSegments,
-    ChooseChild,
-    ChooseTree,
-    PutPack,
-    PutSegment,
-    ListOwn,
-    Commit,
-    Confirm,
+    Pin, ListAdoptable, ListGc, ListGcAgain, AckOpen, ReadBase, ListSnapshots, ReadBaseAgain, ReadSegments,
+    ChooseChild, ChooseTree, PutPack, PutSegment, ListOwn, Commit, Confirm,
 ];
+#[rustfmt::skip]
 const SNAPSHOT_BEFORE_PACK: &[Phase] = &[
-    Pin,
-    ListGc,
-    ListGcAgain,
-    AckOpen,
-    ReadBase,
-    ListSnapshots,
-    ReadBaseAgain,
-    ReadSegments,
-    ListAdoptable,
-    ChooseChild,
-    ChooseTree,
-    PutSegment,
-    Commit,
-    PutPack,
-    Confirm,
+    Pin, ListGc, ListGcAgain, AckOpen, ReadBase, ListSnapshots, ReadBaseAgain, ReadSegments, ListAdoptable,
+    ChooseChild, ChooseTree, PutSegment, Commit, PutPack, Confirm,
 ];
+#[rustfmt::skip]
 const SNAPSHOT_BEFORE_SEGMENT: &[Phase] = &[
-    Pin,
-    ListGc,
-    ListGcAgain,
-    AckOpen,
-    ReadBase,
-    ListSnapshots,
-    ReadBaseAgain,
-    ReadSegments,
-    ListAdoptable,
-    ChooseChild,
-    ChooseTree,
-    PutPack,
-    Commit,
-    PutSegment,
-    Confirm,
+    Pin, ListGc, ListGcAgain, AckOpen, ReadBase, ListSnapshots, ReadBaseAgain, ReadSegments, ListAdoptable,
+    ChooseChild, ChooseTree, PutPack, Commit, PutSegment, Confirm,
 ];
 
 /// A writer process and what its present session remembers.
