@@ -130,7 +130,7 @@ rules! {
         "Base n+1 is created from base n, never overwritten."
         FOLD;
     "F3" ApplyOnceMore
-        "After the create the bases are listed again: under a higher one the change is applied once more to that."
+        "After the create the bases are listed again: to a higher one that lacks the change it is applied once more."
         Config { writers: 0, prunes: 2, ..MERGE };
     "F4" InputsListed
         "A replacement of segments applies only while base lists all its inputs."
