@@ -54,7 +54,7 @@ impl Repository {
         Ok(newest)
     }
 
-    fn read_base(&self, n: u64) -> Result<Option<NewestBase>> {
+    pub(super) fn read_base(&self, n: u64) -> Result<Option<NewestBase>> {
         let object = key(objects::base(n));
         let stored = match self.bridge.wait(self.store.get(&object, BASE_BYTES_MAX)) {
             Ok(stored) => stored,

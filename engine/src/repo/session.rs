@@ -265,8 +265,9 @@ fn process_start(stat: &[u8]) -> u64 {
 
 /// This program cannot take part in a prune: while one is under way it writes nothing.
 pub(super) fn refuse_maintenance(store: &dyn Store, repo: &Repository) -> Result<()> {
-    let page = repo.bridge.wait(store.list("gc/", None))?;
-    maintenance_free(page.objects.is_empty())
+    // The union of two LISTs: one may have lost keys (docs/protocol.md W2d).
+    let pages = [repo.bridge.wait(store.list("gc/", None))?, repo.bridge.wait(store.list("gc/", None))?];
+    maintenance_free(pages.iter().all(|page| page.objects.is_empty()))
 }
 
 fn maintenance_free(free: bool) -> Result<()> {

@@ -171,10 +171,21 @@ impl Repository {
         Ok(secret)
     }
 
+    /// A base and the snapshots beside it, read so that no base was made in between: a view must not trust a snapshot whose
+    /// session a newer base has declared dead (docs/protocol.md W3f).
+    fn base_and_snapshots(&self) -> Result<(NewestBase, Vec<Snapshot>, Vec<Problem>)> {
+        loop {
+            let base = self.newest_base()?;
+            let (snapshots, problems) = self.snapshots_beside(&base)?;
+            if self.read_base(base.n + 1)?.is_none() {
+                return Ok((base, snapshots, problems));
+            }
+        }
+    }
+
     /// Snapshots and the index of what they publish.
     pub fn view(&self) -> Result<View> {
-        let base = self.newest_base()?;
-        let (snapshots, mut problems) = self.snapshots_beside(&base)?;
+        let (base, snapshots, mut problems) = self.base_and_snapshots()?;
         let index = Arc::new(self.open_index(&base, &snapshots, &mut problems)?);
         Ok(View { base, snapshots, index, problems })
     }
