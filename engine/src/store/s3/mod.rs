@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
+use aws_sdk_s3::config::RequestChecksumCalculation;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::primitives::ByteStream;
@@ -202,12 +203,17 @@ impl S3 {
         if let ServerEncryption::Kms(id) = &self.options.encryption {
             put = put.server_side_encryption(ServerSideEncryption::AwsKms).ssekms_key_id(id);
         }
-        if checksums {
-            put = put.checksum_algorithm(ChecksumAlgorithm::Crc32C);
-        }
         if verb == Verb::PutNew {
             put = put.if_none_match("*");
         }
+        // The SDK computes a checksum only where it is told that all supported ones are wanted.
+        let when = if checksums {
+            RequestChecksumCalculation::WhenSupported
+        } else {
+            RequestChecksumCalculation::WhenRequired
+        };
+        put = put.set_checksum_algorithm(checksums.then_some(ChecksumAlgorithm::Crc32C));
+        let put = put.customize().config_override(aws_sdk_s3::Config::builder().request_checksum_calculation(when));
         within(request, len, async { put.send().await.map_err(|e| sort(request, e)) }).await.map(drop)
     }
 
