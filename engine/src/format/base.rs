@@ -110,7 +110,7 @@ impl Base {
         Self::read(&seal::open_record(keys.records(), &place, sealed)?)
     }
 
-    fn read(text: &[u8]) -> Result<Self> {
+    pub(super) fn read(text: &[u8]) -> Result<Self> {
         let mut r = Reader::new("base", text);
         let base = Self {
             previous: r.option(|r| Ok(ObjectHash::from_bytes(r.array()?)))?,

@@ -15,4 +15,5 @@ pub mod seal;
 pub mod segment;
 pub mod slot;
 pub mod snapshot;
+pub mod texts;
 pub mod tree;
