@@ -1,7 +1,8 @@
 //! Every store, alone and wrapped, against the one suite in `common/conformance.rs`.
 //!
 //! `COPAL_TEST_S3` names a JSON file of real servers to run against as well:
-//! `[{"name", "endpoint", "region", "access_key", "secret_key", "bucket", "create_only": "atomic"|"sequential"|"ignored"}]`.
+//! `[{"name", "endpoint", "region", "access_key", "secret_key", "bucket", "create_only": "atomic"|"sequential"|"ignored"}]`,
+//! with `{"tls_endpoint", "ca_file"}` and `{"stranger_access_key", "stranger_secret_key"}` where there are such.
 
 mod common;
 
@@ -20,7 +21,7 @@ use copal_engine::store::probe::{CREATORS, CreateOnly, ROUNDS, Verdict, probe};
 use copal_engine::store::record::Record;
 use copal_engine::store::retry::{Policy, Retry};
 use copal_engine::store::s3::{S3, S3Options, StaticKeys};
-use copal_engine::store::{Store, Verb, list_all};
+use copal_engine::store::{Store, StoreError, Verb, list_all};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn memory() {
@@ -101,6 +102,12 @@ struct RealServer {
     secret_key: String,
     bucket: String,
     create_only: String,
+    /// The same server with TLS, and the CA that its certificate is from.
+    tls_endpoint: Option<String>,
+    ca_file: Option<std::path::PathBuf>,
+    /// A user who has no right to the bucket.
+    stranger_access_key: Option<String>,
+    stranger_secret_key: Option<String>,
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -124,6 +131,8 @@ async fn real_server(server: RealServer) {
         keys: Some(keys),
         ..S3Options::default()
     };
+    let stranger = server.stranger_access_key.zip(server.stranger_secret_key);
+    other_ways_in(&options, server.tls_endpoint.zip(server.ca_file), stranger).await;
     let store: Arc<dyn Store> = Arc::new(Retry::new(Arc::new(S3::connect(options).await.unwrap()), Policy::default()));
     let expected = Verdict::from_word(&server.create_only).expect("a verdict's word").create_only;
     let verdict = probe(&*store, ROUNDS, CREATORS).await.unwrap();
@@ -137,4 +146,30 @@ async fn real_server(server: RealServer) {
     for object in list_all(&*store, "").await.unwrap() {
         store.delete(&object.key).await.unwrap();
     }
+}
+
+async fn other_ways_in(
+    options: &S3Options,
+    tls: Option<(String, std::path::PathBuf)>,
+    stranger: Option<(String, String)>,
+) {
+    let (k, bytes) = (common::key("ways/in"), common::body(3 << 20, 1));
+    let store = S3::connect(options.clone()).await.unwrap();
+    store.put_new(&k, bytes.clone()).await.unwrap();
+    if let Some((endpoint, ca_file)) = tls {
+        let options = S3Options { endpoint: Some(endpoint), ca_file: Some(ca_file), ..options.clone() };
+        let store = S3::connect(options).await.unwrap();
+        assert!(store.get(&k, 3 << 20).await.unwrap() == bytes);
+        assert!(store.put_new(&k, bytes).await.unwrap_err().is_exists());
+    }
+    if let Some((access_key, secret_key)) = stranger {
+        let keys = StaticKeys { access_key, secret_key: secret_key.into(), session_token: None };
+        let store = S3::connect(S3Options { keys: Some(keys), ..options.clone() }).await.unwrap();
+        assert!(matches!(store.get(&k, 3 << 20).await, Err(StoreError::Denied { .. })));
+        assert!(matches!(store.delete(&k).await, Err(StoreError::Denied { .. })));
+    }
+    let missing = S3::connect(S3Options { bucket: "copal-no-such-bucket".into(), ..options.clone() }).await.unwrap();
+    let error = missing.list("", None).await.unwrap_err();
+    assert!(error.to_string().contains("there is no bucket"), "{error}");
+    store.delete(&k).await.unwrap();
 }

@@ -215,6 +215,27 @@ async fn foreign_objects_are_left_out() {
     assert_eq!(listed.iter().map(|l| l.key.as_str()).collect::<Vec<_>>(), ["m/a"]);
 }
 
+/// MinIO (2026) ends a page with `start-after` early and says that nothing follows.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_list_relies_on_start_after() {
+    let (server, store) = server_and_store().await;
+    store.put(&key("a"), "1".into()).await.unwrap();
+    let name = server.objects().keys().next().unwrap().clone();
+    for n in 0..2500 {
+        server.objects().insert(format!("{}b/{n:04}", name.strip_suffix('a').unwrap()), Default::default());
+    }
+    server.behave(Behaviour { forget_after: true, ..Behaviour::default() });
+    let before = server.requests();
+    assert_eq!(list_all(&store, "").await.unwrap().len(), 2501);
+    assert_eq!(server.requests() - before, 3, "a page costs one request");
+    for (after, next) in
+        [("b/0999", Some("b/1000")), ("b/2400x", Some("b/2401")), ("b/1700", Some("b/1701")), ("b/2499", None)]
+    {
+        let page = store.list("b/", Some(&key(after))).await.unwrap();
+        assert_eq!(page.objects.first().map(|l| l.key.as_str()), next, "after {after}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_private_ca_is_trusted_and_an_unknown_one_is_not() {
     let (ca_pem, config) = private_ca();

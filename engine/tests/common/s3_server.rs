@@ -43,6 +43,8 @@ pub struct Behaviour {
     pub short_ranges: bool,
     /// Sends the whole object where a range is asked for.
     pub ignore_ranges: bool,
+    /// Answers a LIST with `start-after` by an empty page that says nothing follows.
+    pub forget_after: bool,
     /// Knows no checksum headers and says so.
     pub refuse_checksums: bool,
 }
@@ -58,6 +60,7 @@ impl Default for Behaviour {
             cut_bodies: false,
             short_ranges: false,
             ignore_ranges: false,
+            forget_after: false,
             refuse_checksums: false,
         }
     }
@@ -306,7 +309,10 @@ impl S3 for Handler {
         request: S3Request<ListObjectsV2Input>,
     ) -> S3Result<S3Response<ListObjectsV2Output>> {
         let input = request.input;
-        self.gate(&input.bucket).await?;
+        let behaviour = self.gate(&input.bucket).await?;
+        if behaviour.forget_after && input.start_after.is_some() {
+            return Ok(S3Response::new(ListObjectsV2Output { is_truncated: Some(false), ..Default::default() }));
+        }
         let prefix = input.prefix.unwrap_or_default();
         let after = input.continuation_token.or(input.start_after).unwrap_or_default();
         let from = if after >= prefix { Bound::Excluded(after.as_str()) } else { Bound::Included(prefix.as_str()) };
