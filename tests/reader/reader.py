@@ -1,0 +1,763 @@
+#!/usr/bin/env python3
+"""A reader of copal repositories, written from docs/format.md alone: it proves that the document suffices to get data back.
+
+    reader.py --key-file F REPO snapshots | ls SNAPSHOT [PATH] | extract SNAPSHOT PATH DEST | check
+    reader.py --passphrase-file F REPO ...        opens a key slot of the repository instead
+
+Slow on purpose where that keeps it short: everything is read whole, and the index is a dict.
+"""
+import argparse
+import hashlib
+import os
+import stat
+import sys
+import time
+from collections import namedtuple
+
+import zstandard
+from blake3 import blake3
+from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+
+DATA, META, TREE, MAP = range(4)
+OWNER, READER, WRITER, MAINTAINER = range(1, 5)
+FILE, DIRECTORY, SYMLINK, FIFO, SOCKET, CHARACTER, BLOCK, MAPPED, LARGE = range(9)
+ROLES = {OWNER: "owner", READER: "reader", WRITER: "writer", MAINTAINER: "maintainer"}
+STANZA, ENTRY, PAGE = 1200, 52, 1260
+
+
+class Refused(Exception):
+    """What the repository holds is not what the document allows."""
+
+
+def require(condition, what):
+    if not condition:
+        raise Refused(what)
+
+
+# ---- encoding ----
+
+class Cursor:
+    """The elements of the section Encoding; whatever is not the one encoding of a value is refused."""
+
+    def __init__(self, data):
+        self.data, self.at = data, 0
+
+    def take(self, n):
+        require(n <= len(self.data) - self.at, "the bytes end too early")
+        self.at += n
+        return self.data[self.at - n:self.at]
+
+    def number(self, width):
+        return int.from_bytes(self.take(width), "little")
+
+    def u8(self, most=255):
+        value = self.number(1)
+        require(value <= most, "a value is out of range")
+        return value
+
+    def u16(self): return self.number(2)
+    def u24(self): return self.number(3)
+    def u32(self): return self.number(4)
+    def u64(self): return self.number(8)
+    def id(self): return self.take(32)
+    def writer(self): return self.take(16)
+    def session(self): return Session(self.u64(), self.u64())
+    def bytes(self): return self.take(self.varint())
+    def option(self, read): return read() if self.u8(1) else None
+
+    def varint(self):
+        value = 0
+        for shift in range(0, 70, 7):
+            byte = self.u8()
+            value |= (byte & 127) << shift
+            if byte < 128:
+                require(byte or not shift, "a varint is longer than it must be")
+                require(value < 1 << 64, "a varint is above 64 bits")
+                return value
+        raise Refused("a varint is above 64 bits")
+
+    def signed(self):
+        value = self.varint()
+        return (value >> 1) ^ -(value & 1)
+
+    def list(self, read):
+        count = self.varint()
+        require(count <= len(self.data) - self.at, "a list counts more than is there")
+        return [read() for _ in range(count)]
+
+    def time(self):
+        seconds, nanoseconds = self.signed(), self.varint()
+        require(nanoseconds < 10**9, "nanoseconds out of range")
+        return seconds * 10**9 + nanoseconds
+
+    def magic(self, expected):
+        require(self.take(8) == expected and self.u8() == 1, f"not {expected.decode()} of suite 1")
+
+    def end(self, value=None):
+        require(self.at == len(self.data), "trailing bytes")
+        return value
+
+    def zeros(self):
+        rest = self.take(len(self.data) - self.at)
+        require(not any(rest), "padding is not zero")
+
+
+class Session(namedtuple("Session", "n random")):
+    def raw(self): return u64(self.n) + u64(self.random)
+    def __str__(self): return f"{self.n:016x}-{self.random:016x}"
+
+
+def u16(n): return n.to_bytes(2, "little")
+def u32(n): return n.to_bytes(4, "little")
+def u64(n): return n.to_bytes(8, "little")
+
+
+def short(data):
+    """`bytes` of fewer than 128 bytes, which is all that a reader has to write."""
+    assert len(data) < 128
+    return bytes([len(data)]) + data
+
+
+def rising(items, what):
+    require(all(a < b for a, b in zip(items, items[1:])), f"{what} are out of order")
+
+
+def padme(n):
+    if n < 2:
+        return n
+    e = n.bit_length() - 1
+    step = 1 << (e - e.bit_length())
+    return -(-n // step) * step
+
+
+# ---- algorithms ----
+
+def H(x): return blake3(x).digest()
+def derive(context, x): return blake3(x, derive_key_context=context).digest()
+def keyed(k, x, length=32): return blake3(x, key=k).digest(length=length)
+
+
+def aead_open(key, sealed):
+    try:
+        return AESGCM(key).decrypt(bytes(12), sealed, None)
+    except (InvalidTag, ValueError):
+        raise Refused("does not open") from None
+
+
+# Keys and commitments of small order, which strict verification refuses (the sign bit taken away).
+SMALL = {bytes.fromhex(x) for x in (
+    "00" * 32, "01" + "00" * 31, "ec" + "ff" * 30 + "7f", "ed" + "ff" * 30 + "7f", "ee" + "ff" * 30 + "7f",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a")}
+
+
+def verify(public, context, message, signature):
+    for point in (public, signature[:32]):
+        require(point[:31] + bytes([point[31] & 127]) not in SMALL, "a signature with a point of small order")
+    try:
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, short(context) + message)
+    except (InvalidSignature, ValueError):
+        raise Refused(f"the signature ({context.decode()}) is false") from None
+
+
+class XWing:
+    """A secret key of X-Wing, expanded from its seed."""
+
+    def __init__(self, seed):
+        expanded = hashlib.shake_256(seed).digest(96)
+        self.m, self.x = MLKEM768PrivateKey.from_seed_bytes(expanded[:64]), X25519PrivateKey.from_private_bytes(expanded[64:])
+        self.public_x = self.x.public_key().public_bytes_raw()
+        self.public = self.m.public_key().public_bytes_raw() + self.public_x
+
+    def decapsulate(self, ciphertext):
+        shared_m, ct_x = self.m.decapsulate(ciphertext[:1088]), ciphertext[1088:]
+        try:
+            shared_x = self.x.exchange(X25519PublicKey.from_public_bytes(ct_x))
+        except ValueError:  # the all-zero secret, which the library refuses
+            raise Refused("an X25519 ciphertext of small order") from None
+        return hashlib.sha3_256(shared_m + shared_x + ct_x + self.public_x + b"\\.//^\\").digest()
+
+
+def open_stanza(keys, context, stanza):
+    """`keys` maps H(public key) to the secret key."""
+    recipient, ciphertext, wrapped = stanza[:32], stanza[32:1152], stanza[1152:]
+    require(recipient in keys, "a stanza for somebody else")
+    return aead_open(derive(context, keys[recipient].decapsulate(ciphertext) + recipient + ciphertext), wrapped)
+
+
+def open_record(class_key, kind, repository, obj, ordinal, sealed):
+    digest = sealed[:32]
+    text = aead_open(keyed(class_key, b"key" + digest), sealed[32:])
+    message = short(kind) + repository + short(obj.encode()) + u32(ordinal) + text
+    require(keyed(class_key, message) == digest, f"the digest of a record ({kind.decode()}) is false")
+    return text
+
+
+# ---- bundles ----
+
+Bundle = namedtuple("Bundle", "role repository fingerprint d_idx d_id d_chunk root read own")
+
+
+def parse_bundle(data):
+    c = Cursor(data)
+    require(c.u8() == 1, "a bundle of another version")
+    b = Bundle(c.u8(), c.id(), c.id(), c.id(), *(c.option(c.id) for _ in range(4)), c.option(lambda: (c.writer(), c.id())))
+    c.end()
+    require(b.role in ROLES, "a bundle of an unknown role")
+    held = (b.d_id, b.d_chunk, b.root, b.read, b.own)
+    holders = ((1, 2, 3), (1, 2, 3), (1,), (1, 2), (3, 4))
+    require(all((x is not None) == (b.role in h) for x, h in zip(held, holders)), "a bundle that holds what its role does not")
+    return b
+
+
+def bundle_from_file(path):
+    with open(path, encoding="ascii") as f:
+        first, *lines = f.read().removesuffix("\n").split("\n")
+    require(all(len(x) == 64 for x in lines[:-1]) and len(lines[-1]) <= 64, "a key file with lines of another length")
+    digits = "".join(lines)
+    require(set(digits) <= set("0123456789abcdef") and len(digits) % 2 == 0, "a key file that is not lower-case hex")
+    raw, checksum = bytes.fromhex(digits)[:-8], bytes.fromhex(digits)[-8:]
+    require(H(b"copal key bundle" + raw)[:8] == checksum, "the checksum of the key file is false")
+    bundle = parse_bundle(raw)
+    require(first == f"copal key bundle 1: {ROLES[bundle.role]}", "the first line of the key file is false")
+    return bundle
+
+
+def bundle_from_slots(store, passphrase):
+    for slot in store.list("key/"):
+        c = Cursor(store.read(slot))
+        c.magic(b"copalks1")
+        repository, number, _, role, _ = c.id(), c.take(16), c.time(), c.u8(), c.bytes()
+        require(slot == f"key/{number.hex()}", "a key slot under another key")
+        if c.u8() != 1:
+            continue  # a slot for an X-Wing key or a recovery code
+        salt, kib, passes, lanes = c.take(16), c.u32(), c.u32(), c.u32()
+        commitment, record = c.id(), c.bytes()
+        c.end()
+        require(64 << 10 <= kib <= 4 << 20 and 3 <= passes <= 64 and lanes, "a key slot with a cost out of range")
+        opener = Argon2id(salt=salt, length=32, iterations=passes, lanes=lanes, memory_cost=kib).derive(passphrase)
+        kek = derive("copal 1 key slot", opener + repository + number)
+        if keyed(kek, b"commit") == commitment:
+            bundle = parse_bundle(open_record(kek, b"key slot", repository, slot, 0, record))
+            require((bundle.role, bundle.repository) == (role, repository), "a key slot that belies its bundle")
+            return bundle
+    raise Refused("the passphrase opens no key slot")
+
+
+# ---- the store ----
+
+class Store:
+    def __init__(self, path):
+        self.path = path
+
+    def list(self, prefix):
+        found = []
+        for base, _, files in os.walk(os.path.join(self.path, prefix)):
+            found += [os.path.relpath(os.path.join(base, f), self.path) for f in files]
+        return sorted(found)
+
+    def read(self, key, at=0, length=None):
+        try:
+            with open(os.path.join(self.path, key), "rb") as f:
+                f.seek(at)
+                data = f.read() if length is None else f.read(length)
+        except FileNotFoundError:
+            raise Refused(f"{key} is missing") from None
+        require(length is None or len(data) == length, f"{key} is too short")
+        return data
+
+    def hashed(self, stem, id):
+        data = self.read(stem + id.hex())
+        require(H(data) == id, f"{stem}{id.hex()} has another hash")
+        return data
+
+
+# ---- the repository ----
+
+Config = namedtuple("Config", "repository epoch before root recipients members")
+Member = namedtuple("Member", "public maintainer revoked")
+Pack = namedtuple("Pack", "id writer session seq size origins")
+Origin = namedtuple("Origin", "writer session raw")
+Entry = namedtuple("Entry", "id pack offset kind stored length at origin")
+Meta = namedtuple("Meta", "kind size target rdev mode uid gid user group mtime atime ctime birth inode link xattrs flags project")
+Node = namedtuple("Node", "name meta kind children")
+
+
+def parse_config(data, key):
+    c = Cursor(data)
+    c.magic(b"copalcf1")
+    repository, epoch, before, root = c.id(), c.u64(), c.option(c.id), c.id()
+    c.time(), c.u32(), c.u32(), c.u32(), c.u8()  # the chunker's numbers concern writers alone
+    features = c.list(lambda: (c.bytes(), c.u8()))
+    c.u8(2), c.u8(1)
+    recipients = c.list(lambda: (c.take(1216), c.option(lambda: c.take(STANZA))))
+    members = c.list(lambda: (c.writer(), Member(c.id(), c.u8(1), c.option(lambda: (c.varint(), c.option(c.session))))))
+    verify(root, b"copal 1 config", data[:c.at], c.take(64))
+    c.end()
+    require(key == f"cfg/{epoch:016x}", "a config under another key")
+    require(not any(refuse & 1 for _, refuse in features), "a feature that this reader does not know refuses reading")
+    require(recipients and [s is None for _, s in recipients] == [False] * (len(recipients) - 1) + [True], "recipients are not chained")
+    rising([id for id, _ in members], "members")
+    return Config(repository, epoch, before, root, recipients, dict(members))
+
+
+def origin(c):
+    at = c.at
+    writer, session, _ = c.writer(), c.session(), c.id()
+    return Origin(writer, session, c.data[at:c.at])
+
+
+def packs_and_stanzas(c):
+    """The two lists with which a segment's head and an inline part begin."""
+    packs = c.list(lambda: Pack(c.id(), c.writer(), c.session(), c.varint(), c.varint(), c.list(lambda: origin(c))))
+    stanzas = c.list(lambda: ((c.writer(), c.session()), c.take(STANZA)))
+    rising([who for who, _ in stanzas], "stanzas")
+    require({(o.writer, o.session) for p in packs for o in p.origins} == {who for who, _ in stanzas}, "stanzas are not those of the origins")
+    return packs, dict(stanzas)
+
+
+def entry(c):
+    id, pack, kind, offset, stored, length, at, origin = c.id(), c.u24(), c.u8(3), c.u32(), c.u32(), c.u32(), c.u24(), c.u8()
+    return Entry(id, pack, offset, kind, stored, length, at, origin)
+
+
+class Repository:
+    def __init__(self, store, bundle):
+        self.store, self.bundle, self.id = store, bundle, bundle.repository
+        require(not store.list("base/"), "something stands under base/, of which this reader knows nothing")
+        graph, content = bundle.d_idx, bundle.d_id
+        self.graph_packs, self.graph_records = derive("copal 1 graph packs", graph), derive("copal 1 graph records", graph)
+        self.graph_ids = derive("copal 1 graph blob id", graph)
+        self.content_ids = content and derive("copal 1 content blob id", content)
+        self.config = self.read_configs()
+        self.keys = self.read_recipients()
+        self.secrets, self.index, self.frames = {}, {}, {}
+        self.snapshots = [self.read_snapshot(key) for key in store.list("snap/")]
+        for snapshot in self.snapshots:
+            self.read_index(snapshot)
+
+    def read_configs(self):
+        config = last = None
+        for key in self.store.list("cfg/"):
+            data = self.store.read(key)
+            last, config = config, parse_config(data, key)
+            require(H(config.root) == self.bundle.fingerprint, "the config is signed by another ROOT than the bundle names")
+            require(config.repository == self.id, "the config is of another repository")
+            require(last is None or (config.epoch, config.before) == (last.epoch + 1, before), "the configs are not chained")
+            before = H(data)
+        require(config, "there is no config")
+        return config
+
+    def read_recipients(self):
+        """All READ keys: the bundle's, and from it back to the oldest."""
+        keys = {}
+        if self.bundle.read:
+            key = XWing(self.bundle.read)
+            for public, stanza in reversed(self.config.recipients):
+                if keys and stanza:
+                    key = XWing(open_stanza(keys, "copal 1 recipient", stanza))
+                require(keys == {} or public == key.public, "a recipient's stanza holds another key")
+                if public == key.public:
+                    keys[H(public)] = key
+            require(keys, "the config names another reader than the bundle's")
+        return keys
+
+    def session_secret(self, stanza):
+        if stanza not in self.secrets:
+            self.secrets[stanza] = open_stanza(self.keys, "copal 1 session", stanza)
+        return self.secrets[stanza]
+
+    def record(self, kind, obj, ordinal, sealed):
+        return Cursor(open_record(self.graph_records, kind, self.id, obj, ordinal, sealed))
+
+    def member(self, writer, session):
+        member = self.config.members.get(writer)
+        require(member, f"{writer.hex()} is no member")
+        if member.revoked:
+            require(member.revoked[1] and session <= member.revoked[1], f"{writer.hex()} was revoked before {session}")
+        return member
+
+    # -- snapshots and the index --
+
+    def read_snapshot(self, key):
+        data = self.store.read(key)
+        c = Cursor(data)
+        c.magic(b"copalsn1")
+        require(c.id() == self.id, "a snapshot of another repository")
+        s = argparse.Namespace(id=H(data), writer=c.writer(), session=c.session(), stanza=c.take(STANZA), host=b"", paths=[])
+        require(key == f"snap/{s.writer.hex()}/{s.session}", "a snapshot under another key")
+        verify(self.member(s.writer, s.session).public, b"copal 1 snapshot", data[:-64], data[-64:])
+        graph, names = c.take(c.u32()), c.take(c.u32())
+        require(len(data) == padme(c.at + 64) and not any(data[c.at:-64]), "a snapshot with another padding")
+        self.read_graph(s, self.record(b"snapshot graph", key, 0, graph))
+        if self.keys:
+            names_key = derive("copal 1 snapshot names", self.session_secret(s.stanza) + self.id + s.writer + s.session.raw())
+            self.read_names(s, Cursor(open_record(names_key, b"snapshot names", self.id, key, 0, names)))
+        return s
+
+    def read_graph(self, s, c):
+        s.kind, s.time, s.epoch, s.root, s.source, s.host_hash = c.u8(2), c.time(), c.varint(), c.option(c.id), c.id(), c.id()
+        s.path_hashes, s.label_hashes, s.previous, s.original = c.list(c.id), c.list(c.id), c.option(c.id), c.option(c.id)
+        s.run, s.parts = c.option(lambda: (c.writer(), c.session())), c.list(c.id)
+        s.base = c.varint(), c.option(c.id)
+        s.view, s.segments = c.list(lambda: (c.writer(), c.session(), c.id())), c.list(lambda: (c.varint(), c.id()))
+        s.packs, s.bytes = c.varint(), c.varint()
+        s.inline = c.option(lambda: (packs_and_stanzas(c), c.list(lambda: entry(c))))
+        c.end()
+
+    def read_names(self, s, c):
+        s.host, s.user, s.uid, s.gid, s.paths, s.labels = c.bytes(), c.bytes(), c.varint(), c.varint(), c.list(c.bytes), c.list(c.bytes)
+        s.program, s.counts = c.bytes(), [c.varint() for _ in range(14)]
+        s.problems = c.list(lambda: (c.bytes(), c.bytes(), c.bytes()))
+        c.end()
+        labels, sources = derive("copal 1 labels", self.bundle.d_id), derive("copal 1 source", self.bundle.d_id)
+        def label(what, text): return keyed(labels, short(what) + what + text)
+        require(s.host_hash == label(b"host", s.host) and s.path_hashes == [label(b"path", p) for p in s.paths]
+                and s.label_hashes == [label(b"label", x) for x in s.labels], "a snapshot's hashes are not those of its names")
+        require(s.source == keyed(sources, b"".join(u64(len(x)) + x for x in [s.host, *s.paths])), "a snapshot of another source")
+
+    def read_index(self, s):
+        require(not (s.inline and s.segments), "a snapshot with segments and an inline one")
+        if s.inline:
+            self.add(*s.inline[0], s.inline[1])
+        for n, id in s.segments:
+            self.read_segment(f"idx/{s.writer.hex()}/{s.session}/{n:016x}-", s, n, id)
+
+    def read_segment(self, stem, s, n, id):
+        data = self.store.hashed(stem, id)
+        c = Cursor(data)
+        c.magic(b"copalix1")
+        require((c.id(), c.writer(), c.session(), c.u64()) == (self.id, s.writer, s.session, n), "a segment under another key")
+        head = self.record(b"segment head", stem, 0, c.take(c.u32()))
+        packs, stanzas = packs_and_stanzas(head)
+        pages = head.end(head.list(lambda: (head.id(), head.varint())))
+        require(all(n == PAGE for _, n in pages[:-1]), "a page of another number of entries")
+        entries = []
+        for ordinal, (first, n) in enumerate(pages):
+            require(0 < n <= PAGE, "a page of another number of entries")
+            page = self.record(b"segment page", stem, ordinal, c.take(32 + n * ENTRY + 16))
+            entries += [entry(page) for _ in range(n)]
+            page.end()
+            require(entries[-n].id == first, "a page that begins with another id")
+        require(len(data) == padme(c.at), "a segment with another padding")
+        c.zeros()
+        self.add(packs, stanzas, entries)
+
+    def add(self, packs, stanzas, entries):
+        rising(entries, "entries")
+        for e in entries:
+            require(e.pack < len(packs) and e.origin < len(packs[e.pack].origins), "an entry of no pack or origin")
+            require(e.offset + e.stored <= packs[e.pack].size, "an entry beyond its pack")
+            o = packs[e.pack].origins[e.origin]
+            self.index.setdefault((e.kind, e.id), []).append((packs[e.pack], o, stanzas[o.writer, o.session], e))
+
+    # -- blobs --
+
+    def pack_key(self, kind, origin, stanza):
+        secret = self.graph_packs if kind == TREE else self.session_secret(stanza)
+        return derive("copal 1 pack", secret + b"\1" + self.id + origin.raw)
+
+    def blob_id(self, kind, text):
+        return keyed(self.graph_ids if kind == TREE else self.content_ids, bytes([kind]) + text)
+
+    def open_frame(self, key, kind, sealed):
+        """The header's count and the text of a frame."""
+        c = Cursor(aead_open(keyed(key, b"key" + sealed[:32]), sealed[32:]))
+        require(c.u8() == kind, "a frame of another kind")
+        codec, _, count, raw = c.u8(1), c.u8(), c.u16(), c.u32()
+        text = c.take(len(c.data) - c.at)
+        require(raw <= 16 << 20, "a frame above 16 MiB")
+        if codec:
+            try:
+                require(zstandard.get_frame_parameters(text).content_size in (raw, zstandard.CONTENTSIZE_UNKNOWN), "a frame of another length")
+                text = zstandard.ZstdDecompressor().decompress(text, max_output_size=raw, allow_extra_data=False)
+            except zstandard.ZstdError as e:
+                raise Refused(f"zstd: {e}") from None
+        require(len(text) == raw, "a frame of another length")
+        return count, text
+
+    def blob(self, kind, id):
+        problem = Refused("not in the index")
+        for pack, origin, stanza, e in self.index.get((kind, id), []):
+            try:
+                where = pack.id, e.offset, e.stored
+                if where not in self.frames:
+                    if len(self.frames) > 16:
+                        self.frames.clear()
+                    sealed = self.store.read(pack_stem(pack) + pack.id.hex(), e.offset, e.stored)
+                    self.frames[where] = self.open_frame(self.pack_key(kind, origin, stanza), kind, sealed)[1]
+                text = self.frames[where][e.at:e.at + e.length]
+                require(len(text) == e.length and self.blob_id(kind, text) == id, "a blob has another id")
+                return text
+            except Refused as e:  # another copy may be whole
+                problem = e
+        raise Refused(f"blob {kind} {id.hex()}: {problem}")
+
+    # -- trees --
+
+    def form(self, kind, id, most):
+        c = Cursor(self.blob(kind, id))
+        require(c.u8() == 1, "a tree or meta of another version")
+        return c, c.u8(most)
+
+    def directory(self, id, stretch=False):
+        c, form = self.form(TREE, id, 2)
+        m, meta_form = self.form(META, c.id(), 1)
+        require(form == meta_form and not (form and stretch), "a tree that is no directory")
+        if form == 1:
+            trees, firsts = c.end(c.list(c.id)), m.end(m.list(m.bytes))
+            require(len(trees) == len(firsts) >= 2, "a directory's stretches are not those of its meta")
+            nodes = []
+            for tree, first in zip(trees, firsts):
+                nodes += (part := self.directory(tree, True))
+                require(part and part[0].name == first, "a stretch begins with another name")
+        else:
+            entries = c.end(c.list(lambda: (c.u8(8), c.list(c.id), c.take(32))))
+            metas = m.end(m.list(lambda: (m.bytes(), metadata(m))))
+            require(len(entries) == len(metas) <= 4096, "a tree's entries are not those of its meta")
+            nodes = [Node(name, meta, kind, children) for (kind, children, _), (name, meta) in zip(entries, metas)]
+        for n in nodes:
+            require(0 < len(n.name) < 256 and not set(b"/\0") & set(n.name) and n.name not in (b".", b".."), "a name out of range")
+            require((FILE if n.kind in (MAPPED, LARGE) else n.kind) == n.meta.kind, "a tree's kind is not that of its meta")
+            count = len(n.children)
+            fits = {FILE: count <= 1, DIRECTORY: count == 1, MAPPED: 1 <= count <= 1025, LARGE: count >= 1}
+            require(fits.get(n.kind, count == 0), "an entry with another number of children")
+        rising([n.name for n in nodes], "names")
+        return nodes
+
+    def runs(self, map_id, children, size):
+        """(child or None for a hole, length) of every run."""
+        c = Cursor(self.blob(MAP, map_id))
+        require(c.u8() == 1 and c.u8() in (1, 2), "a map of another version")
+        runs = [(x >> 1, x & 1) for x in c.end(c.list(c.varint))]
+        require(all(n for n, _ in runs) and not any(a[1] and b[1] for a, b in zip(runs, runs[1:])), "a map with an empty run or split hole")
+        require(sum(n for n, _ in runs) == size and sum(1 - hole for _, hole in runs) == len(children), "a map of another size")
+        children = iter(children)
+        return [(None if hole else next(children), n) for n, hole in runs]
+
+    def content(self, node):
+        """The pieces of a file: bytes, or the length of a hole."""
+        parts = [(node.children, node.meta.size)]
+        if node.kind == LARGE:
+            parts = []
+            for tree, n in self.runs(node.children[0], node.children[1:], node.meta.size):
+                if tree:
+                    c, form = self.form(TREE, tree, 2)
+                    require(form == 2, "a part of another form")
+                    parts.append(([c.id(), *c.end(c.list(c.id))], n))
+                    require(len(parts[-1][0]) <= 1025, "a part of too many chunks")
+                else:
+                    parts.append((None, n))
+        for children, size in parts:
+            if node.kind == FILE:
+                runs = [(child, size) for child in children]
+                require(bool(runs) == bool(size), "a file of another size")
+            else:
+                runs = self.runs(children[0], children[1:], size) if children else [(None, size)]
+            for child, n in runs:
+                piece = self.blob(DATA, child) if child else n
+                require(child is None or len(piece) == n, "a chunk of another length")
+                yield piece
+
+    def find(self, snapshot, path):
+        require(snapshot.root, "the snapshot has no root")
+        node = Node(b"/", None, DIRECTORY, [snapshot.root])
+        for name in filter(None, path.split(b"/")):
+            require(node.kind == DIRECTORY, f"{path!r}: not a directory")
+            node = next((n for n in self.directory(node.children[0]) if n.name == name), None)
+            require(node, f"{path!r}: no such file")
+        return node
+
+    # -- whole packs --
+
+    def check_pack(self, pack, stanzas):
+        """Invariants I6 and I7 of one pack; the set of the entries that its table gives."""
+        stem = pack_stem(pack)
+        data = self.store.hashed(stem, pack.id)
+        require(len(data) == pack.size and (len(data) % (256 << 10) == 0 or len(data) == padme(len(data))), "a pack of another size")
+        c = Cursor(data)
+        c.magic(b"copalpk1")
+        require((c.id(), c.writer(), c.session(), c.u64()) == (self.id, pack.writer, pack.session, pack.seq), "a pack under another key")
+        origins = [(origin(c), c.id(), c.id(), c.take(STANZA)) for _ in range(c.u8(64))]
+        require(origins and [o for o, _, _, _ in origins] == pack.origins, "a pack's origins are not those of the index")
+        header = data[:c.at]
+        t = self.record(b"pack trailer", stem, 0, data[-196:])
+        end, start, length, header_hash, table_hash = t.u64(), t.u64(), t.u32(), t.id(), t.id()
+        verify(self.member(pack.writer, pack.session).public, b"copal 1 pack", t.data[:t.at], t.end(t.take(64)))
+        sealed = data[start:-196]
+        require((len(sealed), H(header), H(sealed)) == (length, header_hash, table_hash) and c.at <= end <= start, "a trailer that belies its pack")
+        keys = {}
+        for i, (o, graph, content, stanza) in enumerate(origins):
+            require(stanza == stanzas[o.writer, o.session], "a pack's stanza is not that of the index")
+            for kind, commitment in ((TREE, graph), (DATA, content))[:2 if self.keys else 1]:
+                keys[i, kind == TREE] = key = self.pack_key(kind, o, stanza)
+                require(keyed(key, b"commit") == commitment, "a pack key with another commitment")
+        require(data[end:start] == keyed(keys[0, True], b"padding", start - end), "a pack with another padding")
+        t = self.record(b"pack table", stem, 0, sealed)
+        listed = t.take(t.u32())
+        require(len(t.data) % 4096 == 0 and len(t.data) - t.at < 4096, "a table with another padding")
+        t.zeros()
+        l = Cursor(listed)
+        frames = l.end(l.list(lambda: (l.u8(63), l.varint(), l.u8(3), l.varint(), l.list(lambda: (l.id(), l.varint())))))
+        found, offset = set(), c.at
+        for o, ordinal, kind, stored, blobs in frames:
+            frame, key, at = data[offset:offset + stored], keys.get((o, kind == TREE)), 0
+            if key:
+                count, text = self.open_frame(key, kind, frame)
+                require(count == len(blobs), "a frame of another number of blobs")
+                ids = [id for id, _ in blobs]
+                # What was sealed stands here in full again, so that the tag is checked too, which reading does without.
+                digest = ids[0] if count == 1 else keyed(key, b"group" + b"".join(ids))
+                plain = aead_open(keyed(key, b"key" + frame[:32]), frame[32:])
+                require(keyed(key, b"frame" + u32(ordinal) + digest + plain[:9] + u32(len(plain) - 9)) == frame[:32], "a frame with another tag")
+            for id, n in blobs:
+                require(not key or self.blob_id(kind, text[at:at + n]) == id, "a blob has another id")
+                found.add((id, offset, kind, stored, n, at, o))
+                at += n
+            require(not key or at == len(text), "a frame of another length")
+            offset += stored
+        require(offset == end, "the frames are not those of the table")
+        return found
+
+    def check(self):
+        packs, stanzas, entries = {}, {}, {}
+        for pack, o, stanza, e in (x for copies in self.index.values() for x in copies):
+            packs[pack.id] = pack
+            stanzas[o.writer, o.session] = stanza
+            entries.setdefault(pack.id, set()).add((e.id, e.offset, e.kind, e.stored, e.length, e.at, e.origin))
+        for pack in packs.values():
+            require(entries[pack.id] == self.check_pack(pack, stanzas), "a pack's table is not what the index says")
+        known = {s.id for s in self.snapshots}
+        for s in self.snapshots:
+            for id in [s.previous, s.original, *(v[2] for v in s.view)]:
+                if id and id not in known:
+                    print(f"snapshot {s.id.hex()} names {id.hex()}, which is not there", file=sys.stderr)
+            if self.keys and s.root:
+                self.walk(self.find(s, b"/"))
+        return f"{len(packs)} packs, {len(self.index)} blobs, {len(self.snapshots)} snapshots"
+
+    def walk(self, node):
+        if node.kind == DIRECTORY:
+            for child in self.directory(node.children[0]):
+                self.walk(child)
+        elif node.meta.kind == FILE:
+            for _ in self.content(node):
+                pass
+
+
+def pack_stem(pack):
+    return f"pack/{pack.writer.hex()}/{pack.session}/{pack.seq:016x}-"
+
+
+def metadata(c):
+    kind = c.u8(6)
+    size = c.varint() if kind == FILE else 0
+    target = c.bytes() if kind == SYMLINK else b""
+    rdev = c.varint() if kind in (CHARACTER, BLOCK) else 0
+    m = Meta(kind, size, target, rdev, c.varint(), c.varint(), c.varint(), c.bytes(), c.bytes(), c.time(), c.time(), c.time(),
+             c.option(c.time), c.option(c.varint), c.option(lambda: (c.varint(), c.varint(), c.varint())),
+             c.list(lambda: (c.bytes(), c.bytes())), c.varint(), c.varint())
+    require(m.mode <= 0o7777, "a mode out of range")
+    rising([name for name, _ in m.xattrs], "extended attributes")
+    return m
+
+
+def extract(repository, node, dest, links):
+    """Contents, modes, times, extended attributes and hard links; owners and devices are left to the real program."""
+    m = node.meta
+    if m and m.link:
+        if first := links.get(m.link[:2]):
+            return os.link(first, dest, follow_symlinks=False)
+        links[m.link[:2]] = dest
+    if node.kind == DIRECTORY:
+        os.mkdir(dest, 0o700)
+        for child in repository.directory(node.children[0]):
+            extract(repository, child, os.path.join(dest, child.name), links)
+    elif node.kind == SYMLINK:
+        os.symlink(m.target, dest)
+    elif node.kind == FIFO:
+        os.mkfifo(dest)
+    elif m.kind == FILE:
+        with open(dest, "xb") as f:
+            for piece in repository.content(node):
+                f.seek(piece, os.SEEK_CUR) if isinstance(piece, int) else f.write(piece)
+            f.truncate(m.size)
+    else:
+        return print(f"left out: {os.fsdecode(dest)}", file=sys.stderr)
+    if m:
+        for name, value in m.xattrs:
+            try:
+                os.setxattr(dest, name, value, follow_symlinks=False)
+            except OSError as e:
+                print(f"{os.fsdecode(dest)}: {os.fsdecode(name)}: {e.strerror}", file=sys.stderr)
+        if node.kind != SYMLINK:
+            os.chmod(dest, m.mode)
+        os.utime(dest, ns=(m.atime, m.mtime), follow_symlinks=False)
+
+
+def line(node):
+    types = {FILE: stat.S_IFREG, DIRECTORY: stat.S_IFDIR, SYMLINK: stat.S_IFLNK, FIFO: stat.S_IFIFO, SOCKET: stat.S_IFSOCK,
+             CHARACTER: stat.S_IFCHR, BLOCK: stat.S_IFBLK}
+    m, name = node.meta, os.fsdecode(node.name)
+    if not m:
+        return name
+    return f"{stat.filemode(types[m.kind] | m.mode)} {m.size:>12} {stamp(m.mtime)} {name}" + (f" -> {os.fsdecode(m.target)}" if m.target else "")
+
+
+def stamp(nanoseconds):
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(nanoseconds // 10**9))
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Reads a copal repository in a local directory.")
+    how = parser.add_mutually_exclusive_group(required=True)
+    how.add_argument("--key-file")
+    how.add_argument("--passphrase-file", help="its first line opens a key slot")
+    parser.add_argument("repo")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("snapshots")
+    commands.add_parser("check")
+    for name, more in (("ls", ()), ("extract", ("dest",))):
+        command = commands.add_parser(name)
+        command.add_argument("snapshot", help="an id, the beginning of one, or 'latest'")
+        command.add_argument("path", nargs="?" if name == "ls" else None, default="/", type=os.fsencode)
+        for x in more:
+            command.add_argument(x, type=os.fsencode)
+    args = parser.parse_args()
+    try:
+        store = Store(args.repo)
+        if args.key_file:
+            bundle = bundle_from_file(args.key_file)
+        else:
+            with open(args.passphrase_file, "rb") as f:
+                bundle = bundle_from_slots(store, f.readline().rstrip(b"\n"))
+        repository = Repository(store, bundle)
+        ordered = sorted(repository.snapshots, key=lambda s: s.time)
+        if args.command == "snapshots":
+            for s in ordered:
+                kind = ("whole", "part", "none")[s.kind]
+                print(s.id.hex(), stamp(s.time), kind, os.fsdecode(s.host), *map(os.fsdecode, s.paths))
+            return
+        if args.command == "check":
+            print(repository.check())
+            return
+        require(bundle.read, f"a {ROLES[bundle.role]} reads no names or contents")
+        matching = ordered[-1:] if args.snapshot == "latest" else [s for s in ordered if s.id.hex().startswith(args.snapshot)]
+        require(len(matching) == 1, f"{len(matching)} snapshots match")
+        node = repository.find(matching[0], os.fsencode(args.path))
+        if args.command == "ls":
+            for n in repository.directory(node.children[0]) if node.kind == DIRECTORY else [node]:
+                print(line(n))
+        else:
+            extract(repository, node, args.dest, {})
+    except Refused as e:
+        sys.exit(f"refused: {e}")
+
+
+if __name__ == "__main__":
+    main()
