@@ -2,14 +2,14 @@
 //!
 //! `make_repository REPOSITORY KEYS SOURCE...` backs up each SOURCE as `/source`: the first as a writer, who is revoked
 //! afterwards, the others as owner, with READ rotated before each. KEYS gets a file for each role, `first.key` (the owner
-//! before any rotation), and one slot is opened by the passphrase `correct horse`.
+//! before any rotation); slots are opened by the passphrase `correct horse` and by the recovery code in the file `code`.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use copal_engine::chunker::Params;
-use copal_engine::crypto::kdf::Argon2Params;
+use copal_engine::crypto::kdf::{Argon2Params, RecoveryCode};
 use copal_engine::crypto::rng::SystemRng;
 use copal_engine::format::bundle::{Bundle, Role};
 use copal_engine::ops::backup::{Options, Parent, backup};
@@ -103,5 +103,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let repo = place.open(&owner)?;
     place.keep("reader.key", &repo.bundle_for(Role::Reader)?)?;
     repo.add_slot(Role::Reader, NewLock::Passphrase(b"correct horse", Argon2Params::DEFAULT), b"slot", rng)?;
+    let code = RecoveryCode::generate(rng);
+    std::fs::write(place.keys.join("code"), code.text().as_bytes())?;
+    repo.add_slot(Role::Owner, NewLock::RecoveryCode(&code), b"paper", rng)?;
     Ok(())
 }

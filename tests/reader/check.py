@@ -5,8 +5,8 @@
 """
 import sys
 
-from reader import (DATA, DIRECTORY, FILE, STANZA, SYMLINK, TREE, Cursor, H, Refused, Repository, Store, aead_open,
-                    bundle_from_file, derive, keyed, origin, pack_stem, padme, require, u32, u64)
+from elements import Cursor, H, Refused, aead_open, derive, keyed, padme, require, u32, u64
+from reader import DATA, DIRECTORY, FILE, STANZA, TREE, Repository, Store, bundle_from_file, origin, pack_stem
 
 
 def check_pin(r, key):
@@ -84,14 +84,13 @@ def check_tree(r, source, tree, path):
         def tag(x): return max(1, int.from_bytes(keyed(t, x)[:8], "little"))
         def clock(ns): return (ns // 10**9).to_bytes(8, "little", signed=True) + u32(ns % 10**9)
         name = tag(b"n" + bytes([m.kind]) + node.name)
-        size = m.size if m.kind == FILE else len(m.target) if m.kind == SYMLINK else 0
-        expected = [name, tag(b"m" + u64(name) + u64(size) + clock(m.mtime)), tag(b"c" + u64(name) + clock(m.ctime)),
+        expected = [name, tag(b"m" + u64(name) + u64(m.size) + clock(m.mtime)), tag(b"c" + u64(name) + clock(m.ctime)),
                     tag(b"i" + u64(name) + u64(m.inode or 0))]
         for i, (a, b) in enumerate(zip(node.tags, expected)):
-            require(a in (0, b), f"tag {i} of {path + node.name!r} is another")
+            require(a in (0, b), f"tag {i} of {path + b'/' + node.name!r} is another")
             compared += a != 0
         if node.kind == DIRECTORY:
-            compared += check_tree(r, source, node.children[0], path.rstrip(b"/") + b"/" + node.name)
+            compared += check_tree(r, source, node.children[0], path + b"/" + node.name)
         elif m.kind == FILE:
             for _ in r.content(node):
                 pass
@@ -109,7 +108,7 @@ def check(r):
     pins = r.store.list("pin/")
     for key in pins:
         check_pin(r, key)
-    tags = sum(check_tree(r, s.source, s.root, b"/") for s in r.snapshots if r.keys and s.root)
+    tags = sum(check_tree(r, s.source, s.root, b"") for s in r.snapshots if r.keys and s.root)
     return f"{len(r.snapshots)} snapshots, {len(packs)} packs, {len(r.index)} blobs, {len(pins)} pins, {tags} tags"
 
 

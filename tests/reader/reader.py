@@ -2,12 +2,11 @@
 """A reader of copal repositories, written from docs/format.md alone: it proves that the document suffices to get data back.
 
     reader.py --key-file F REPO snapshots | ls SNAPSHOT [PATH] | extract SNAPSHOT PATH DEST
-    reader.py --passphrase-file F REPO ...        opens a key slot of the repository instead
+    reader.py --passphrase-file F REPO ...      opens a key slot of the repository instead, as does --recovery-code-file
 
 Slow on purpose where that keeps it short: the index is a dict, and what is small is read whole.
 """
 import argparse
-import hashlib
 import os
 import stat
 import sys
@@ -15,187 +14,16 @@ import time
 from collections import namedtuple
 
 import zstandard
-from blake3 import blake3
-from cryptography.exceptions import InvalidSignature, InvalidTag
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
+from elements import (Cursor, H, Refused, XWing, aead_open, derive, keyed, open_record, open_stanza, padme, require, rising, short,
+                      u64, verify)
+
 DATA, META, TREE, MAP = range(4)
-OWNER, READER, WRITER, MAINTAINER = range(1, 5)
 FILE, DIRECTORY, SYMLINK, FIFO, SOCKET, CHARACTER, BLOCK, MAPPED, LARGE = range(9)
-ROLES = {OWNER: "owner", READER: "reader", WRITER: "writer", MAINTAINER: "maintainer"}
+ROLES = {1: "owner", 2: "reader", 3: "writer", 4: "maintainer"}
 STANZA, ENTRY, PAGE = 1200, 52, 1260
-
-
-class Refused(Exception):
-    """What the repository holds is not what the document allows."""
-
-
-def require(condition, what):
-    if not condition:
-        raise Refused(what)
-
-
-# ---- encoding ----
-
-class Cursor:
-    """The elements of the section Encoding; whatever is not the one encoding of a value is refused."""
-
-    def __init__(self, data):
-        self.data, self.at = data, 0
-
-    def take(self, n):
-        require(n <= len(self.data) - self.at, "the bytes end too early")
-        self.at += n
-        return self.data[self.at - n:self.at]
-
-    def number(self, width):
-        return int.from_bytes(self.take(width), "little")
-
-    def u8(self, most=255):
-        value = self.number(1)
-        require(value <= most, "a value is out of range")
-        return value
-
-    def u16(self): return self.number(2)
-    def u24(self): return self.number(3)
-    def u32(self): return self.number(4)
-    def u64(self): return self.number(8)
-    def id(self): return self.take(32)
-    def writer(self): return self.take(16)
-    def session(self): return Session(self.u64(), self.u64())
-    def bytes(self): return self.take(self.varint())
-    def option(self, read): return read() if self.u8(1) else None
-
-    def varint(self):
-        value = 0
-        for shift in range(0, 70, 7):
-            byte = self.u8()
-            value |= (byte & 127) << shift
-            if byte < 128:
-                require(byte or not shift, "a varint is longer than it must be")
-                require(value < 1 << 64, "a varint is above 64 bits")
-                return value
-        raise Refused("a varint is above 64 bits")
-
-    def signed(self):
-        value = self.varint()
-        return (value >> 1) ^ -(value & 1)
-
-    def list(self, read):
-        count = self.varint()
-        require(count <= len(self.data) - self.at, "a list counts more than is there")
-        return [read() for _ in range(count)]
-
-    def time(self):
-        seconds, nanoseconds = self.signed(), self.varint()
-        require(nanoseconds < 10**9, "nanoseconds out of range")
-        return seconds * 10**9 + nanoseconds
-
-    def magic(self, expected):
-        require(self.take(8) == expected and self.u8() == 1, f"not {expected.decode()} of suite 1")
-
-    def end(self, value=None):
-        require(self.at == len(self.data), "trailing bytes")
-        return value
-
-    def zeros(self):
-        rest = self.take(len(self.data) - self.at)
-        require(not any(rest), "padding is not zero")
-
-
-class Session(namedtuple("Session", "n random")):
-    def raw(self): return u64(self.n) + u64(self.random)
-    def __str__(self): return f"{self.n:016x}-{self.random:016x}"
-
-
-def u16(n): return n.to_bytes(2, "little")
-def u32(n): return n.to_bytes(4, "little")
-def u64(n): return n.to_bytes(8, "little")
-
-
-def short(data):
-    """`bytes` of fewer than 128 bytes, which is all that a reader has to write."""
-    assert len(data) < 128
-    return bytes([len(data)]) + data
-
-
-def rising(items, what):
-    require(all(a < b for a, b in zip(items, items[1:])), f"{what} are out of order")
-
-
-def padme(n):
-    if n < 2:
-        return n
-    e = n.bit_length() - 1
-    step = 1 << (e - e.bit_length())
-    return -(-n // step) * step
-
-
-# ---- algorithms ----
-
-def H(x): return blake3(x).digest()
-def derive(context, x): return blake3(x, derive_key_context=context).digest()
-def keyed(k, x, length=32): return blake3(x, key=k).digest(length=length)
-
-
-def aead_open(key, sealed):
-    try:
-        return AESGCM(key).decrypt(bytes(12), sealed, None)
-    except (InvalidTag, ValueError):
-        raise Refused("does not open") from None
-
-
-# Keys and commitments of small order, which strict verification refuses (the sign bit taken away).
-SMALL = {bytes.fromhex(x) for x in (
-    "00" * 32, "01" + "00" * 31, "ec" + "ff" * 30 + "7f", "ed" + "ff" * 30 + "7f", "ee" + "ff" * 30 + "7f",
-    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
-    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a")}
-
-
-def verify(public, context, message, signature):
-    for point in (public, signature[:32]):
-        require(point[:31] + bytes([point[31] & 127]) not in SMALL, "a signature with a point of small order")
-    try:
-        Ed25519PublicKey.from_public_bytes(public).verify(signature, short(context) + message)
-    except (InvalidSignature, ValueError):
-        raise Refused(f"the signature ({context.decode()}) is false") from None
-
-
-class XWing:
-    """A secret key of X-Wing, expanded from its seed."""
-
-    def __init__(self, seed):
-        expanded = hashlib.shake_256(seed).digest(96)
-        self.m, self.x = MLKEM768PrivateKey.from_seed_bytes(expanded[:64]), X25519PrivateKey.from_private_bytes(expanded[64:])
-        self.public_x = self.x.public_key().public_bytes_raw()
-        self.public = self.m.public_key().public_bytes_raw() + self.public_x
-
-    def decapsulate(self, ciphertext):
-        shared_m, ct_x = self.m.decapsulate(ciphertext[:1088]), ciphertext[1088:]
-        try:
-            shared_x = self.x.exchange(X25519PublicKey.from_public_bytes(ct_x))
-        except ValueError:  # the all-zero secret, which the library refuses
-            raise Refused("an X25519 ciphertext of small order") from None
-        return hashlib.sha3_256(shared_m + shared_x + ct_x + self.public_x + b"\\.//^\\").digest()
-
-
-def open_stanza(keys, context, stanza):
-    """`keys` maps H(public key) to the secret key."""
-    recipient, ciphertext, wrapped = stanza[:32], stanza[32:1152], stanza[1152:]
-    require(recipient in keys, "a stanza for somebody else")
-    return aead_open(derive(context, keys[recipient].decapsulate(ciphertext) + recipient + ciphertext), wrapped)
-
-
-def open_record(class_key, kind, repository, obj, ordinal, sealed):
-    digest = sealed[:32]
-    text = aead_open(keyed(class_key, b"key" + digest), sealed[32:])
-    message = short(kind) + repository + short(obj.encode()) + u32(ordinal) + text
-    require(keyed(class_key, message) == digest, f"the digest of a record ({kind.decode()}) is false")
-    return text
+CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
 # ---- bundles ----
@@ -216,7 +44,7 @@ def parse_bundle(data):
 
 
 def bundle_from_file(path):
-    with open(path, encoding="ascii") as f:
+    with open(path, encoding="ascii", errors="replace") as f:
         first, *lines = f.read().removesuffix("\n").split("\n")
     require(all(len(x) == 64 for x in lines[:-1]) and len(lines[-1]) <= 64, "a key file with lines of another length")
     digits = "".join(lines)
@@ -228,25 +56,41 @@ def bundle_from_file(path):
     return bundle
 
 
-def bundle_from_slots(store, passphrase):
+def recovery_code(text):
+    """55 digits of Crockford's base32: 256 bits, and 19 of checksum."""
+    digits = text.translate(str.maketrans("OIL", "011", "- \n"))
+    require(len(digits) == 55 and set(digits) <= set(CROCKFORD), "not a recovery code")
+    number = 0
+    for digit in digits:
+        number = number << 5 | CROCKFORD.index(digit)
+    code = (number >> 19).to_bytes(32, "big")
+    checksum = int.from_bytes(keyed(code, b"copal 2026 recovery code checksum v1")[:4], "big") >> 13
+    require(number & (1 << 19) - 1 == checksum, "the recovery code has a typo")
+    return code
+
+
+def bundle_from_slots(store, passphrase=None, code=None):
     for slot in store.list("key/"):
         c = Cursor(store.read(slot))
         c.magic(b"copalks1")
-        repository, number, _, role, _ = c.id(), c.take(16), c.time(), c.u8(), c.bytes()
+        repository, number, _, role, _, lock = c.id(), c.take(16), c.time(), c.u8(), c.bytes(), c.u8()
         require(slot == f"key/{number.hex()}", "a key slot under another key")
-        if c.u8() != 1:
-            continue  # a slot for an X-Wing key or a recovery code
-        salt, kib, passes, lanes = c.take(16), c.u32(), c.u32(), c.u32()
+        if lock == 1 and passphrase is not None:
+            salt, kib, passes, lanes = c.take(16), c.u32(), c.u32(), c.u32()
+            require(64 << 10 <= kib <= 4 << 20 and 3 <= passes <= 64 and 1 <= lanes <= 16, "a key slot with a cost out of range")
+            opener = Argon2id(salt=salt, length=32, iterations=passes, lanes=lanes, memory_cost=kib).derive(passphrase)
+        elif lock == 3 and code is not None:
+            opener = code
+        else:
+            continue  # a slot for an X-Wing key, or another way
         commitment, record = c.id(), c.bytes()
         c.end()
-        require(64 << 10 <= kib <= 4 << 20 and 3 <= passes <= 64 and lanes, "a key slot with a cost out of range")
-        opener = Argon2id(salt=salt, length=32, iterations=passes, lanes=lanes, memory_cost=kib).derive(passphrase)
         kek = derive("copal 1 key slot", opener + repository + number)
         if keyed(kek, b"commit") == commitment:
             bundle = parse_bundle(open_record(kek, b"key slot", repository, slot, 0, record))
             require((bundle.role, bundle.repository) == (role, repository), "a key slot that belies its bundle")
             return bundle
-    raise Refused("the passphrase opens no key slot")
+    raise Refused("that opens no key slot")
 
 
 # ---- the store ----
@@ -342,13 +186,13 @@ class Repository:
             self.read_index(snapshot)
 
     def read_configs(self):
-        config = last = None
+        config = before = None
         for key in self.store.list("cfg/"):
             data = self.store.read(key)
             last, config = config, parse_config(data, key)
             require(H(config.root) == self.bundle.fingerprint, "the config is signed by another ROOT than the bundle names")
             require(config.repository == self.id, "the config is of another repository")
-            require(last is None or (config.epoch, config.before) == (last.epoch + 1, before), "the configs are not chained")
+            require(not last or (config.epoch, config.before) == (last.epoch + 1, before), "the configs are not chained")
             before = H(data)
         require(config, "there is no config")
         return config
@@ -395,7 +239,8 @@ class Repository:
         graph, names = c.take(c.u32()), c.take(c.u32())
         require(len(data) == padme(c.at + 64) and not any(data[c.at:-64]), "a snapshot with another padding")
         self.read_graph(s, self.record(b"snapshot graph", key, 0, graph))
-        if self.keys:
+        require((s.root is None) == (s.kind == 2), "a snapshot with a root where none may be, or without one")
+        if s.stanza[:32] in self.keys:  # else it is not for this role, or newer than this bundle
             names_key = derive("copal 1 snapshot names", self.session_secret(s.stanza) + self.id + s.writer + s.session.raw())
             self.read_names(s, Cursor(open_record(names_key, b"snapshot names", self.id, key, 0, names)))
         return s
@@ -525,7 +370,7 @@ class Repository:
             require(0 < len(n.name) < 256 and not set(b"/\0") & set(n.name) and n.name not in (b".", b".."), "a name out of range")
             require((FILE if n.kind in (MAPPED, LARGE) else n.kind) == n.meta.kind, "a tree's kind is not that of its meta")
             count = len(n.children)
-            fits = {FILE: count <= 1, DIRECTORY: count == 1, MAPPED: 1 <= count <= 1025, LARGE: count >= 1}
+            fits = {FILE: count <= 1, DIRECTORY: count == 1, MAPPED: 1 <= count <= 1025, LARGE: count >= 2}
             require(fits.get(n.kind, count == 0), "an entry with another number of children")
         rising([n.name for n in nodes], "names")
         return nodes
@@ -542,27 +387,26 @@ class Repository:
 
     def content(self, node):
         """The pieces of a file: bytes, or the length of a hole."""
-        parts = [(node.children, node.meta.size)]
-        if node.kind == LARGE:
-            parts = []
-            for tree, n in self.runs(node.children[0], node.children[1:], node.meta.size):
-                if tree:
-                    c, form = self.form(TREE, tree, 2)
-                    require(form == 2, "a part of another form")
-                    parts.append(([c.id(), *c.end(c.list(c.id))], n))
-                    require(len(parts[-1][0]) <= 1025, "a part of too many chunks")
-                else:
-                    parts.append((None, n))
-        for children, size in parts:
-            if node.kind == FILE:
-                runs = [(child, size) for child in children]
-                require(bool(runs) == bool(size), "a file of another size")
-            else:
-                runs = self.runs(children[0], children[1:], size) if children else [(None, size)]
-            for child, n in runs:
-                piece = self.blob(DATA, child) if child else n
-                require(child is None or len(piece) == n, "a chunk of another length")
-                yield piece
+        size = node.meta.size
+        if node.kind == FILE:
+            require(bool(node.children) == bool(size), "a file of another size")
+            parts = [[(child, size) for child in node.children]]
+        elif node.kind == MAPPED:
+            parts = [self.runs(node.children[0], node.children[1:], size)]
+        else:
+            parts = (self.part(tree, n) for tree, n in self.runs(node.children[0], node.children[1:], size))
+        for child, n in (run for part in parts for run in part):
+            piece = self.blob(DATA, child) if child else n
+            require(child is None or len(piece) == n, "a chunk of another length")
+            yield piece
+
+    def part(self, tree, size):
+        require(tree, "a hole among the parts of a file")
+        c, form = self.form(TREE, tree, 2)
+        require(form == 2, "a part of another form")
+        map_id, data = c.id(), c.end(c.list(c.id))
+        require(len(data) <= 1024, "a part of too many chunks")
+        return self.runs(map_id, data, size)
 
     def find(self, snapshot, path):
         require(snapshot.root, "the snapshot has no root")
@@ -642,6 +486,7 @@ def main():
     how = parser.add_mutually_exclusive_group(required=True)
     how.add_argument("--key-file")
     how.add_argument("--passphrase-file", help="its first line opens a key slot")
+    how.add_argument("--recovery-code-file")
     parser.add_argument("repo")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("snapshots")
@@ -656,9 +501,12 @@ def main():
         store = Store(args.repo)
         if args.key_file:
             bundle = bundle_from_file(args.key_file)
-        else:
+        elif args.passphrase_file:
             with open(args.passphrase_file, "rb") as f:
-                bundle = bundle_from_slots(store, f.readline().rstrip(b"\n"))
+                bundle = bundle_from_slots(store, passphrase=f.readline().rstrip(b"\n"))
+        else:
+            with open(args.recovery_code_file, encoding="ascii", errors="replace") as f:
+                bundle = bundle_from_slots(store, code=recovery_code(f.read().upper()))
         repository = Repository(store, bundle)
         ordered = sorted(repository.snapshots, key=lambda s: s.time)
         if args.command == "snapshots":
