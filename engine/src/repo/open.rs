@@ -20,7 +20,7 @@ use crate::store::{Key, Store, StoreError, list_all};
 use super::bridge::Bridge;
 
 /// Features that this program knows; others forbid what they say.
-pub const KNOWN_FEATURES: &[&str] = &[];
+pub(super) const KNOWN_FEATURES: &[&str] = &[];
 
 /// Where a repository keeps local things, and what it may use.
 #[derive(Debug, Clone)]
