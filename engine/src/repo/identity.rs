@@ -18,7 +18,7 @@ use super::open::Repository;
 impl Repository {
     /// The identity that this machine writes with. An owner's is drawn and enrolled on first use, and kept in the state
     /// directory: two machines never share one, because a writer's sessions are numbered.
-    pub(super) fn identity(&mut self, rng: &mut dyn Rng) -> Result<Identity> {
+    pub fn identity(&mut self, rng: &mut dyn Rng) -> Result<Identity> {
         if let Some(own) = self.bundle.identity.clone() {
             let member = self.config.member(own.id);
             return match member {

@@ -21,14 +21,14 @@ use crate::format::objects::{self, Parsed};
 use crate::format::pin::Pin;
 use crate::format::seal::FrameSealer;
 use crate::format::segment::{Segment, SegmentPlace, SessionStanza};
-use crate::format::snapshot::{self, GraphPart, NamesPart, SNAPSHOT_BYTES_MAX};
+use crate::format::snapshot::{self, GraphPart, NamesPart, SNAPSHOT_BYTES_MAX, SnapshotKind};
 use crate::id::{BlobId, SegmentId, SessionId, SnapshotId, WriterId};
 use crate::store::{Key, Store, StoreError, list_all};
 
 use super::index::{Claim, Index};
 use super::open::{Repository, key};
 use super::packer::{OnDurable, Packer, SMALL_SESSION, SessionKeys};
-use super::view::View;
+use super::view::{Snapshot, View};
 
 /// Entries that wait for a segment before one is written: about 9 MB of heap.
 const SEGMENT_ENTRIES: usize = 128 << 10;
@@ -48,6 +48,7 @@ pub struct Session {
     ledger: Arc<Ledger>,
     watch: tokio::task::JoinHandle<()>,
     level: i32,
+    dry: bool,
 }
 
 impl Drop for Session {
@@ -75,7 +76,9 @@ pub struct Stored {
 
 impl Session {
     /// Opens a session: pin, then the view (W1, W2).
-    pub fn begin(repo: Arc<Repository>, who: &Identity, level: i32, mut rng: Box<dyn Rng>) -> Result<Self> {
+    ///
+    /// `dry`: writes nothing at all; blobs are claimed and counted as if.
+    pub fn begin(repo: Arc<Repository>, who: &Identity, level: i32, dry: bool, mut rng: Box<dyn Rng>) -> Result<Self> {
         repo.may(Use::Write, "back up")?;
         let id = next_session(&repo, who.id, &mut *rng)?;
         let random = Secret::random(&mut *rng);
@@ -86,14 +89,16 @@ impl Session {
         let signer = SigningKey::from_seed(who.seed.clone());
         let keys = SessionKeys { writer: who.id, session: id, signer, secret, stanza };
 
-        put_pin(&repo, who.id, id)?;
+        if !dry {
+            put_pin(&repo, who.id, id)?;
+        }
         refuse_maintenance(repo.store.as_ref(), &repo)?;
         let view = repo.view()?;
 
         let ledger = Arc::new(Ledger::new(&repo, &keys, Arc::clone(&view.index)));
         let packer = Packer::new(Arc::clone(&repo), &keys, rng, ledger.clone());
         let watch = repo.bridge.spawn(watch(Arc::clone(&repo), who.id, id, Arc::clone(&ledger)));
-        Ok(Self { repo, keys, view, packer, ledger, watch, level })
+        Ok(Self { repo, keys, view, packer, ledger, watch, level, dry })
     }
 
     /// The state that it saw.
@@ -126,6 +131,21 @@ impl Session {
         }
     }
 
+    /// The writer's own last snapshot of a source: what its unchanged files are taken from.
+    pub fn last_of_source(&self, source: &[u8; 32]) -> Option<&Snapshot> {
+        let own = |s: &&Snapshot| {
+            s.at.writer == self.keys.writer && s.graph.source == *source && s.graph.kind == SnapshotKind::Whole
+        };
+        self.view.snapshots.iter().filter(own).max_by_key(|s| s.at.session)
+    }
+
+    /// Ends without a snapshot. What is complete is still stored, so that the next session of this writer can adopt it.
+    pub fn abandon(self) {
+        if let Err(e) = self.packer.finish() {
+            tracing::debug!("an abandoned session did not store its last packs: {e}");
+        }
+    }
+
     /// Whether a blob is in the view or was stored by this session (W3): only then may it be referenced.
     pub fn has(&self, id: &BlobId) -> bool {
         self.view.index.contains(id)
@@ -140,11 +160,15 @@ impl Session {
     /// Makes everything durable and commits the snapshot (W5, W6). All workers are done and flushed.
     ///
     /// `graph` comes without what the session knows itself (view, segments, packs, inline entries).
+    /// A dry session commits nothing and has no id.
     pub fn commit(
         self,
         mut graph: GraphPart,
         make_names: impl FnOnce(Stored) -> NamesPart,
-    ) -> Result<(SnapshotId, Stored)> {
+    ) -> Result<(Option<SnapshotId>, Stored)> {
+        if self.dry {
+            return Ok((None, self.ledger.stored()));
+        }
         self.packer.finish()?;
         let stored = self.ledger.stored();
         graph.inline = self.ledger.take_inline();
@@ -161,7 +185,7 @@ impl Session {
         self.verify_stored()?;
         refuse_maintenance(self.repo.store.as_ref(), &self.repo)?;
         let id = self.put_snapshot(&graph, &names)?;
-        Ok((id, stored))
+        Ok((Some(id), stored))
     }
 
     /// Everything that this session wrote is in the store with its size (W5). Nothing written, nothing to look at.
@@ -477,6 +501,9 @@ impl Worker<'_> {
     }
 
     fn seal(&mut self, kind: BlobKind, blobs: Vec<(BlobId, u32)>, raw: &[u8]) -> Result<()> {
+        if self.session.dry {
+            return Ok(());
+        }
         self.session.ledger.check()?;
         self.session.packer.add(&mut self.sealer, &mut self.scratch, kind, blobs, raw)?;
         self.session.ledger.count_frame(self.scratch.len() as u64);

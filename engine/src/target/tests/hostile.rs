@@ -92,12 +92,21 @@ fn an_existing_file_with_a_name_outside_is_never_changed_in_place() {
 }
 
 /// Exchanges `dir` with a link to `outside` as fast as it can, until told to stop; returns how often.
-fn exchange(dir: &Path, link: &Path, stop: &AtomicBool) -> u64 {
+///
+/// Puts up a new link when the restore has replaced the one that there was.
+fn exchange(dir: &Path, link: &Path, outside: &Path, stop: &AtomicBool) -> u64 {
+    let cwd = rustix::fs::CWD;
+    let is_link = |path: &Path| fs::symlink_metadata(path).is_ok_and(|stat| stat.is_symlink());
     let mut swaps = 0;
     while !stop.load(Ordering::Relaxed) {
-        let cwd = rustix::fs::CWD;
-        if rustix::fs::renameat_with(cwd, dir, cwd, link, rustix::fs::RenameFlags::EXCHANGE).is_ok() {
-            swaps += 1;
+        if !is_link(dir) && !is_link(link) {
+            let _ = fs::rename(link, link.with_extension(swaps.to_string()));
+            let _ = std::os::unix::fs::symlink(outside, link);
+        }
+        for _ in 0..16 {
+            if rustix::fs::renameat_with(cwd, dir, cwd, link, rustix::fs::RenameFlags::EXCHANGE).is_ok() {
+                swaps += 1;
+            }
         }
     }
     swaps
@@ -138,7 +147,7 @@ fn a_link_swapped_in_while_restoring_leads_nowhere() {
     std::os::unix::fs::symlink(outside.path(), &link).unwrap();
     let (stop, mut passes, mut failed) = (AtomicBool::new(false), 0, 0);
     let swaps = std::thread::scope(|scope| {
-        let exchanger = scope.spawn(|| exchange(&temp.path().join("swapped"), &link, &stop));
+        let exchanger = scope.spawn(|| exchange(&temp.path().join("swapped"), &link, outside.path(), &stop));
         let end = Instant::now() + Duration::from_secs(3);
         while Instant::now() < end {
             let target = open(temp.path(), Options::default());

@@ -1,0 +1,445 @@
+//! Backup: walk the source, store what is new, commit a snapshot.
+//!
+//! ```text
+//! plan      paths -> a tree of what is asked for               plan.rs
+//! dir       names -> stat -> compare tags with the parent      dir.rs, parent.rs
+//! file      extents -> chunks -> Worker::store                 file.rs
+//! stretch   meta and tree blobs, children before parents       dir.rs
+//! commit    packs durable, then segments, snapshot last        repo::session
+//! ```
+//! Each thread runs a file from reading to sealing while its bytes are in the cache. Only a very large file is shared out.
+
+mod dir;
+mod file;
+mod parent;
+mod plan;
+
+use std::collections::HashMap;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
+
+use crate::chunker::{Chunker, Params, Table};
+use crate::crypto::rng::Rng;
+use crate::error::{Error, Result};
+use crate::format::blob::BlobKind;
+use crate::format::bundle::Identity;
+use crate::format::node::Timestamp;
+use crate::format::snapshot::{Counts, GraphPart, NamesPart, PROBLEMS_MAX, SnapshotKind, StoredProblem};
+use crate::id::{BlobId, SnapshotId};
+use crate::progress::{Cancel, Problem, ProblemKind, Progress};
+use crate::repo::init::now;
+use crate::repo::session::{Session, Stored, Worker};
+use crate::repo::{Reader, Repository, Snapshot};
+use crate::source::exclude::Exclude;
+use crate::source::{self, Stat, Target};
+
+use self::plan::Plan;
+pub use self::plan::Stream;
+
+/// What to back up, and how.
+#[derive(Debug)]
+pub struct Options {
+    /// Files and directories; stored under their absolute paths.
+    pub paths: Vec<PathBuf>,
+    /// Bytes from a pipe instead: stored as the file that the one path names. Taken by the backup.
+    pub stream: Mutex<Option<Stream>>,
+    /// Store the one path under this absolute one instead.
+    pub as_path: Option<PathBuf>,
+    /// Host to record.
+    pub host: Vec<u8>,
+    /// User to record: name, uid, gid.
+    pub user: (Vec<u8>, u32, u32),
+    /// Labels (`--tag`).
+    pub labels: Vec<Vec<u8>>,
+    /// When it was taken; `None`: now.
+    pub time: Option<Timestamp>,
+    /// What is left out.
+    pub exclude: Exclude,
+    /// Stay on the mounts of the paths.
+    pub one_file_system: bool,
+    /// Do not compare inode numbers and ctimes, nor store them.
+    pub ignore_inode: bool,
+    /// Do not compare ctimes.
+    pub ignore_ctime: bool,
+    /// Which snapshot unchanged files are taken from.
+    pub parent: Parent,
+    /// zstd level; 0 = off.
+    pub level: i32,
+    /// Read and compare, store nothing.
+    pub dry_run: bool,
+    /// Make no snapshot if its tree equals its parent's.
+    pub skip_if_unchanged: bool,
+    /// Which program, e.g. `copal 0.1.0`.
+    pub program: Vec<u8>,
+}
+
+/// Which snapshot unchanged files are taken from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parent {
+    /// The last one of the same source by the own writer.
+    Auto,
+    /// None: everything is read.
+    None,
+    /// This one, whoever made it.
+    Given(SnapshotId),
+}
+
+/// What a backup did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// The snapshot; `None` in a dry run, or where it was skipped.
+    pub snapshot: Option<SnapshotId>,
+    /// The one that it was compared with.
+    pub parent: Option<SnapshotId>,
+    /// How much.
+    pub counts: Counts,
+    /// Packs stored, and their sizes together in bytes.
+    pub packs: (u64, u64),
+    /// Directories on other mounts that were left out (`one_file_system`).
+    pub mounts_skipped: u64,
+    /// When it began.
+    pub time: Timestamp,
+}
+
+/// Stack of the threads that walk: a directory takes a few kilobytes, and they may be [`tree::DEPTH_MAX`] deep. It is only
+/// reserved; what is not used takes no memory.
+const STACK_BYTES: usize = 256 << 20;
+
+/// Backs up. Blocks until the snapshot is durable; call it from a plain thread.
+///
+/// Whatever could not be read is told to `progress`, listed in the snapshot, and counted in the summary; an error means
+/// that there is no snapshot. After [`Cancel`] what was stored so far stays, for the next run to adopt.
+pub fn backup(
+    repo: &Arc<Repository>,
+    who: &Identity,
+    rng: Box<dyn Rng>,
+    options: &Options,
+    progress: &dyn Progress,
+    cancel: &Cancel,
+) -> Result<Summary> {
+    let begun = Instant::now();
+    let now = now();
+    let source_options = source::Options {
+        one_file_system: options.one_file_system,
+        ignore_inode: options.ignore_inode,
+        ignore_ctime: options.ignore_ctime,
+        now,
+    };
+    let (paths, plan) = plan_paths(options, &source_options)?;
+    let session = Session::begin(Arc::clone(repo), who, options.level, options.dry_run, rng)?;
+    let path_bytes: Vec<Vec<u8>> = paths.iter().map(|p| p.as_os_str().as_bytes().to_vec()).collect();
+    let source = session.content_ids().source(&options.host, &path_bytes);
+    let parent = find_parent(&session, options, &source)?;
+    let old_root = parent.as_ref().and_then(|p| p.graph.root);
+
+    let threads = repo.options().threads.max(1);
+    let walk = Walk::new(&session, options, source_options, source, threads, progress, cancel)?;
+    for problem in &session.view().problems {
+        walk.tally.problem(problem.clone(), progress);
+    }
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .stack_size(STACK_BYTES)
+        .thread_name(|n| format!("copal-{n}"))
+        .build()
+        .map_err(|e| Error::Invalid(format!("cannot start {threads} threads: {e}")))?;
+    let walked = pool.install(|| walk.save_plan(&plan, b"", 0, old_root));
+    let root = match walked.and_then(|root| walk.flush().map(|()| root)) {
+        Ok(root) => root,
+        Err(e) => {
+            drop(walk);
+            session.abandon();
+            return Err(e);
+        }
+    };
+    let tally = walk.into_tally();
+    let mut summary = Summary {
+        snapshot: None,
+        parent: parent.as_ref().map(Snapshot::id),
+        counts: tally.counts(),
+        packs: (0, 0),
+        mounts_skipped: plan.mounts_skipped(),
+        time: options.time.unwrap_or(now),
+    };
+    if options.skip_if_unchanged && old_root == Some(root) {
+        session.abandon();
+        summary.counts.millis = begun.elapsed().as_millis() as u64;
+        return Ok(summary);
+    }
+    let ids = session.content_ids();
+    let mut graph = GraphPart {
+        kind: SnapshotKind::Whole,
+        time: summary.time,
+        epoch: 0,
+        root: Some(root),
+        source,
+        host: ids.label("host", &options.host),
+        paths: path_bytes.iter().map(|p| ids.label("path", p)).collect(),
+        labels: options.labels.iter().map(|l| ids.label("label", l)).collect(),
+        previous: summary.parent,
+        original: None,
+        run: None,
+        parts: Vec::new(),
+        view: Default::default(),
+        segments: Vec::new(),
+        packs: 0,
+        pack_bytes: 0,
+        inline: None,
+    };
+    if options.parent != Parent::Auto {
+        graph.previous = session.last_of_source(&source).map(Snapshot::id);
+    }
+    let counts = summary.counts.clone();
+    let make_names = |stored: Stored| NamesPart {
+        host: options.host.clone(),
+        user: options.user.0.clone(),
+        uid_gid: (options.user.1, options.user.2),
+        paths: path_bytes,
+        labels: options.labels.clone(),
+        program: options.program.clone(),
+        counts: add_stored(counts, stored, begun),
+        problems: tally.into_problems(),
+    };
+    let (snapshot, stored) = session.commit(graph, make_names)?;
+    summary.snapshot = snapshot;
+    summary.counts = add_stored(summary.counts, stored, begun);
+    summary.packs = (stored.packs, stored.pack_bytes);
+    Ok(summary)
+}
+
+fn add_stored(counts: Counts, stored: Stored, begun: Instant) -> Counts {
+    Counts {
+        blobs: [stored.data_blobs, stored.other_blobs],
+        added: stored.raw_bytes,
+        stored: stored.frame_bytes,
+        millis: begun.elapsed().as_millis() as u64,
+        ..counts
+    }
+}
+
+fn plan_paths(options: &Options, source_options: &source::Options) -> Result<(Vec<PathBuf>, Plan)> {
+    if let Some(stream) = options.stream.lock().expect("no panic while held").take() {
+        let path = Path::new("/").join(options.paths.first().map_or(Path::new("stdin"), PathBuf::as_path));
+        let plan = plan::plan_stream(&path, stream, source_options)?;
+        return Ok((vec![path], plan));
+    }
+    let mut paths: Vec<PathBuf> = options.paths.iter().map(|p| plan::absolute(p)).collect::<Result<_>>()?;
+    paths.sort();
+    paths.dedup();
+    match (&options.as_path, &paths[..]) {
+        (_, []) => Err(Error::Invalid("nothing to back up: name a file or directory".into())),
+        (None, _) => Ok((paths.clone(), plan::plan(&paths, source_options)?)),
+        (Some(as_path), [path]) if as_path.is_absolute() => {
+            Ok((vec![as_path.clone()], plan::plan_as(path, as_path, source_options)?))
+        }
+        (Some(_), _) => Err(Error::Invalid("--as-path takes one source, and an absolute path for it".into())),
+    }
+}
+
+fn find_parent(session: &Session, options: &Options, source: &[u8; 32]) -> Result<Option<Snapshot>> {
+    match options.parent {
+        Parent::None => Ok(None),
+        Parent::Auto => Ok(session.last_of_source(source).cloned()),
+        Parent::Given(id) => session
+            .view()
+            .snapshots
+            .iter()
+            .find(|s| s.id() == id)
+            .cloned()
+            .map(Some)
+            .ok_or_else(|| Error::NotFound(format!("there is no snapshot {} to compare with", id.short()))),
+    }
+}
+
+/// What all threads of one backup share.
+struct Walk<'w> {
+    session: &'w Session,
+    reader: Reader,
+    options: &'w Options,
+    source_options: source::Options,
+    source: [u8; 32],
+    chunker: Chunker,
+    threads: usize,
+    /// One for each thread of the pool.
+    workers: Vec<Mutex<Worker<'w>>>,
+    small: Vec<Mutex<Vec<u8>>>,
+    buffers: Mutex<Vec<Vec<u8>>>,
+    /// Held by the one large file that is shared out.
+    shared_file: Mutex<()>,
+    batch_bytes: usize,
+    links: Mutex<HashMap<(u64, u64), file::Content>>,
+    tally: Tally,
+    progress: &'w dyn Progress,
+    cancel: &'w Cancel,
+}
+
+/// Files with several names whose content is remembered, so that it is read once: about 16 MB at most.
+const LINKS_MAX: usize = 64 << 10;
+
+impl<'w> Walk<'w> {
+    fn new(
+        session: &'w Session,
+        options: &'w Options,
+        source_options: source::Options,
+        source: [u8; 32],
+        threads: usize,
+        progress: &'w dyn Progress,
+        cancel: &'w Cancel,
+    ) -> Result<Self> {
+        let repo = session.repository();
+        let params = repo.config().chunker;
+        let params = Params::new(params.min, params.avg, params.max, params.normalization)
+            .map_err(|e| Error::damaged("config", e))?;
+        let d_chunk = repo.bundle().domain.d_chunk.as_ref().expect("owners and writers hold D_chunk");
+        let memory = repo.options().memory as usize;
+        let index = Arc::clone(&session.view().index);
+        Ok(Self {
+            session,
+            reader: Reader::new(Arc::clone(repo), index, (memory / 16).min(32 << 20)),
+            options,
+            source_options,
+            source,
+            chunker: Chunker::new(params, Table::derive(d_chunk)),
+            threads,
+            workers: (0..threads).map(|_| Mutex::new(session.worker())).collect(),
+            small: (0..threads).map(|_| Mutex::default()).collect(),
+            buffers: Mutex::default(),
+            shared_file: Mutex::default(),
+            batch_bytes: (memory / 16).min(16 << 20),
+            links: Mutex::default(),
+            tally: Tally::default(),
+            progress,
+            cancel,
+        })
+    }
+
+    /// Stores one node of the plan, a directory; its tree.
+    fn save_plan(&self, plan: &Plan, path: &[u8], depth: usize, old: Option<BlobId>) -> Result<BlobId> {
+        match plan {
+            Plan::Above { children, .. } => {
+                let names = children.iter().map(|(name, plan)| dir::Name { name, from: dir::From::Plan(plan) });
+                self.save_entries(names, path, depth, old)
+            }
+            Plan::Whole(root) => match root.target() {
+                Target::Dir { dir, .. } => self.save_dir(dir, path, depth, old),
+                Target::Entry { .. } => unreachable!("an entry that is no directory is saved as a file"),
+            },
+            Plan::Stream(_) => unreachable!("a stream is saved as a file"),
+        }
+    }
+
+    fn thread(&self) -> usize {
+        rayon::current_thread_index().expect("the walk runs in its pool")
+    }
+
+    /// Stores a blob with this thread's worker.
+    fn store(&self, kind: BlobKind, raw: &[u8]) -> Result<BlobId> {
+        self.workers[self.thread()].lock().expect("no panic while held").store(kind, raw)
+    }
+
+    fn small_buffer(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.small[self.thread()].lock().expect("no panic while held")
+    }
+
+    fn take_buffer(&self) -> Vec<u8> {
+        self.buffers.lock().expect("no panic while held").pop().unwrap_or_default()
+    }
+
+    fn give_buffer(&self, buffer: Vec<u8>) {
+        self.buffers.lock().expect("no panic while held").push(buffer);
+    }
+
+    fn check_cancel(&self) -> Result<()> {
+        if self.cancel.is_canceled() { Err(Error::Interrupted) } else { Ok(()) }
+    }
+
+    fn problem(&self, kind: ProblemKind, path: &[u8], message: String) {
+        let path = PathBuf::from(std::ffi::OsStr::from_bytes(if path.is_empty() { b"/" } else { path }));
+        self.tally.problem(Problem { kind, path, message }, self.progress);
+    }
+
+    /// What another name of the same file became.
+    fn linked(&self, stat: &Stat) -> Option<file::Content> {
+        self.links.lock().expect("no panic while held").get(&(stat.dev, stat.ino)).cloned()
+    }
+
+    fn remember_linked(&self, stat: &Stat, content: &file::Content) {
+        let mut links = self.links.lock().expect("no panic while held");
+        if links.len() < LINKS_MAX && content.children.len() <= 64 {
+            links.insert((stat.dev, stat.ino), content.clone());
+        }
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.workers.iter().try_for_each(|w| w.lock().expect("no panic while held").flush())
+    }
+
+    fn into_tally(self) -> Tally {
+        self.tally
+    }
+}
+
+/// Counts, from all threads.
+#[derive(Default)]
+struct Tally {
+    files: [AtomicU64; 3],
+    dirs: [AtomicU64; 3],
+    others: AtomicU64,
+    bytes: AtomicU64,
+    problem_count: AtomicU64,
+    problems: Mutex<Vec<StoredProblem>>,
+}
+
+impl Tally {
+    /// `state`: 0 new, 1 changed, 2 unmodified.
+    fn file(&self, state: usize, size: u64) {
+        self.files[state].fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(size, Ordering::Relaxed);
+    }
+
+    fn dir(&self, old: Option<BlobId>, new: BlobId) {
+        let state = match old {
+            None => 0,
+            Some(old) if old != new => 1,
+            Some(_) => 2,
+        };
+        self.dirs[state].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn other(&self) {
+        self.others.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn problem(&self, problem: Problem, progress: &dyn Progress) {
+        self.problem_count.fetch_add(1, Ordering::Relaxed);
+        let mut problems = self.problems.lock().expect("no panic while held");
+        if problems.len() < PROBLEMS_MAX {
+            problems.push(StoredProblem {
+                kind: problem.kind.as_str().into(),
+                path: problem.path.as_os_str().as_bytes().to_vec(),
+                message: problem.message.clone().into_bytes(),
+            });
+        }
+        drop(problems);
+        progress.problem(problem);
+    }
+
+    fn counts(&self) -> Counts {
+        let all = |three: &[AtomicU64; 3]| [0, 1, 2].map(|n| three[n].load(Ordering::Relaxed));
+        Counts {
+            files: all(&self.files),
+            dirs: all(&self.dirs),
+            others: self.others.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+            problems: self.problem_count.load(Ordering::Relaxed),
+            ..Counts::default()
+        }
+    }
+
+    fn into_problems(self) -> Vec<StoredProblem> {
+        self.problems.into_inner().expect("no panic while held")
+    }
+}

@@ -1,0 +1,177 @@
+//! Which paths are backed up, as the tree that a snapshot holds: each asked-for path with all directories above it.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use crate::error::{Error, Result};
+use crate::format::node::{Metadata, NodeKind, Timestamp};
+use crate::source::{self, Dir, Note, Root, Stat, Target};
+
+use super::dir::synthetic;
+
+/// A node of the tree of paths.
+pub(super) enum Plan {
+    /// A directory above asked-for paths: only what leads to them is stored of it.
+    Above {
+        /// By name.
+        children: BTreeMap<Vec<u8>, Plan>,
+        /// Whose attributes it gets: its own, or the source's under another path.
+        like: Arc<Root>,
+    },
+    /// An asked-for path, with all below it.
+    Whole(Arc<Root>),
+    /// A file that comes from a pipe.
+    Stream(Stream),
+}
+
+/// Bytes from a pipe, stored as a file.
+pub struct Stream {
+    /// Gives the bytes.
+    pub reader: Mutex<Box<dyn Read + Send>>,
+    /// Owner and group to record.
+    pub owner: (u32, u32),
+}
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Stream of {:?}", self.owner)
+    }
+}
+
+impl Stream {
+    pub(super) fn metadata(&self, now: Timestamp) -> Metadata {
+        synthetic(NodeKind::File { size: 0 }, 0o600, self.owner, now)
+    }
+}
+
+impl Plan {
+    fn root(&self) -> &Root {
+        match self {
+            Self::Above { like, .. } | Self::Whole(like) => like,
+            Self::Stream(_) => unreachable!("a stream has no root"),
+        }
+    }
+
+    /// What it was when it was opened.
+    pub(super) fn stat(&self) -> &Stat {
+        match self.root().target() {
+            Target::Dir { stat, .. } | Target::Entry { stat, .. } => stat,
+        }
+    }
+
+    /// The directory that an asked-for file stands in.
+    pub(super) fn parent(&self) -> &Dir {
+        match self.root().target() {
+            Target::Dir { dir, .. } => dir,
+            Target::Entry { parent, .. } => parent,
+        }
+    }
+
+    /// Its attributes.
+    pub(super) fn metadata(&self, _name: &[u8], stat: &Stat) -> io::Result<(Metadata, Vec<Note>)> {
+        match self.root().target() {
+            Target::Dir { dir, .. } => dir.metadata_of(dir, stat),
+            Target::Entry { parent, name, .. } => parent.metadata(name, stat),
+        }
+    }
+
+    /// How many other mounts were left out.
+    pub(super) fn mounts_skipped(&self) -> u64 {
+        match self {
+            Self::Above { children, .. } => children.values().map(Self::mounts_skipped).sum(),
+            Self::Whole(root) => root.mounts_skipped(),
+            Self::Stream(_) => 0,
+        }
+    }
+}
+
+/// Absolute, without `.` and `..`, symlinks kept.
+pub(super) fn absolute(path: &Path) -> Result<PathBuf> {
+    let fail = |e| Error::io("find", path, e);
+    let path = std::path::absolute(path).map_err(fail)?;
+    if !path.components().any(|c| c == Component::ParentDir) {
+        return Ok(path.components().collect());
+    }
+    path.canonicalize().map_err(fail)
+}
+
+/// The tree of `paths` (absolute). Paths that lie below others are part of them.
+pub(super) fn plan(paths: &[PathBuf], options: &source::Options) -> Result<Plan> {
+    let mut top = Plan::Above { children: BTreeMap::new(), like: open(Path::new("/"), options)? };
+    for path in paths {
+        add(&mut top, path, Arc::clone(&open(path, options)?), None, options)?;
+    }
+    Ok(top)
+}
+
+/// The tree that holds `path` as `as_path`.
+pub(super) fn plan_as(path: &Path, as_path: &Path, options: &source::Options) -> Result<Plan> {
+    let root = open(path, options)?;
+    let like = match root.target() {
+        Target::Dir { .. } => Arc::clone(&root),
+        Target::Entry { .. } => open(path.parent().unwrap_or(Path::new("/")), options)?,
+    };
+    let mut top = Plan::Above { children: BTreeMap::new(), like: Arc::clone(&like) };
+    add(&mut top, as_path, root, Some(&like), options)?;
+    Ok(top)
+}
+
+/// The tree that holds one file from a pipe, at `path` (absolute).
+pub(super) fn plan_stream(path: &Path, stream: Stream, options: &source::Options) -> Result<Plan> {
+    let like = open(Path::new("/"), options)?;
+    let mut at = Plan::Stream(stream);
+    let names: Vec<Vec<u8>> = names(path);
+    if names.is_empty() {
+        return Err(Error::Invalid("a stream needs the name of a file".into()));
+    }
+    for name in names.into_iter().rev() {
+        at = Plan::Above { children: BTreeMap::from([(name, at)]), like: Arc::clone(&like) };
+    }
+    Ok(at)
+}
+
+fn open(path: &Path, options: &source::Options) -> Result<Arc<Root>> {
+    let root = Root::open(path, options).map_err(|e| Error::io("open", e.path, e.source))?;
+    Ok(Arc::new(root))
+}
+
+fn names(path: &Path) -> Vec<Vec<u8>> {
+    path.components()
+        .filter_map(|c| match c {
+            Component::Normal(name) => Some(name.as_bytes().to_vec()),
+            _ => None,
+        })
+        .collect()
+}
+
+fn add(
+    top: &mut Plan,
+    path: &Path,
+    root: Arc<Root>,
+    like: Option<&Arc<Root>>,
+    options: &source::Options,
+) -> Result<()> {
+    let names = names(path);
+    let Some((last, above)) = names.split_last() else {
+        *top = Plan::Whole(root);
+        return Ok(());
+    };
+    let mut at = top;
+    let mut so_far = PathBuf::from("/");
+    for name in above {
+        so_far.push(std::ffi::OsStr::from_bytes(name));
+        let Plan::Above { children, .. } = at else { return Ok(()) };
+        if !children.contains_key(name) {
+            let like = like.map_or_else(|| open(&so_far, options), |like| Ok(Arc::clone(like)))?;
+            children.insert(name.clone(), Plan::Above { children: BTreeMap::new(), like });
+        }
+        at = children.get_mut(name).expect("just put in");
+    }
+    if let Plan::Above { children, .. } = at {
+        children.insert(last.clone(), Plan::Whole(root));
+    }
+    Ok(())
+}
