@@ -7,6 +7,7 @@ pub mod bridge;
 mod identity;
 pub mod index;
 pub mod init;
+pub mod key_admin;
 mod open;
 pub mod packer;
 pub mod reader;
