@@ -23,8 +23,6 @@ pub struct Snapshot {
     pub graph: GraphPart,
     /// What readers and owners read; `None` for other roles.
     pub names: Option<NamesPart>,
-    /// Its session's secret, sealed to READ.
-    stanza: crate::crypto::kem::Stanza,
 }
 
 impl Snapshot {
@@ -139,7 +137,7 @@ impl Repository {
             }
         };
         let at = SnapshotRef { writer, session, id: snapshot::id(bytes) };
-        Ok(Snapshot { at, graph, names, stanza: stored.stanza })
+        Ok(Snapshot { at, graph, names })
     }
 
     /// The secret of a session, and remembers it.

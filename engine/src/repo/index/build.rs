@@ -39,7 +39,7 @@ impl RunBuilder {
     /// `heap` bounds what the build holds at once, in bytes; what does not fit goes through unlinked files in the
     /// directory of `place`. Beside it come the segment that is added and 60 bytes a distinct session.
     pub fn new(place: &Place, heap: usize) -> Self {
-        // Half: the vector may move once while it grows, and the rest serves the buffers and the filter.
+        // Half: the vector takes up to a quarter more while it grows; the rest serves the buffers and the filter.
         let buffer_max = heap.max(BUILD_BYTES_MIN) / 2 / size_of::<Entry>();
         let (tables, spill) = (Tables::new(place.dir()), Scratch::new(place.dir()));
         Self { place: place.clone(), tables, buffer: Vec::new(), buffer_max, spill, ends: Vec::new(), entries: 0 }
@@ -73,8 +73,9 @@ impl RunBuilder {
 
     fn push(&mut self, entry: Entry) -> Result<()> {
         if self.buffer.len() == self.buffer.capacity() {
-            let room = self.buffer_max - self.buffer.len();
-            self.buffer.reserve_exact(room.min(self.buffer.len().max(1024)));
+            // Twice the length, but from a quarter of the bound at once to the bound: both copies exist while it moves.
+            let (len, room) = (self.buffer.len(), self.buffer_max - self.buffer.len());
+            self.buffer.reserve_exact(if len < self.buffer_max / 4 { len.max(1024).min(room) } else { room });
         }
         self.buffer.push(entry);
         if self.buffer.len() < self.buffer_max { Ok(()) } else { self.spill() }

@@ -287,7 +287,7 @@ mod tests {
         assert_eq!(body.len(), content.len() + 2);
         assert_eq!(blake3::hash(body).as_bytes(), hash);
         let path = path.unwrap();
-        assert_eq!(place.run_files().unwrap(), [path.clone()]);
+        assert_eq!(place.run_files().unwrap(), std::slice::from_ref(&path));
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(open(&path).unwrap().unwrap().len(), bytes.len());
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();

@@ -9,7 +9,7 @@
 //!
 //! **Guarantees**: a run is used only if its hash is right, a damaged one is built again; every lookup compares the whole
 //! id; exactly one caller of `claim` is told `New` for an id that no run holds; several processes may share the
-//! directory without a lock (see `files`); heap is under 2 bits a blob once it is open.
+//! directory without a lock (see `files`); once open, the heap holds one bit a pack.
 //!
 //! **Caveats**: lookups fault pages in, so the caller's thread may wait for the disk; an I/O error of the disk below a
 //! mapped file kills the process (SIGBUS), as does whoever truncates one of these files by hand.
@@ -39,7 +39,7 @@ pub use self::run::{Found, Run};
 
 use self::claims::Claims;
 use self::merge::{Merge, merge_runs};
-use self::run::Entries;
+use self::run::{Entries, PACKS_MAX};
 
 /// Width of a stanza in bytes.
 pub const STANZA_BYTES: usize = 1200;
@@ -50,7 +50,9 @@ pub type Stanza = [u8; STANZA_BYTES];
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The disk or directory of the index fails, is full or is not ours.
-    #[error("cannot {action} {path}: {source}; free or choose another cache directory, or go without one")]
+    #[error(
+        "cannot {action} {path}: the local index needs a writable directory with free space; choose another or go without a cache"
+    )]
     Io {
         /// What was tried: a verb.
         action: &'static str,
@@ -93,7 +95,7 @@ pub struct Segment {
     pub entries: Vec<Entry>,
 }
 
-/// Published blobs that wait for a run before [`Index::publish`] writes one: about 14 MB of heap.
+/// Published blobs that wait for a run before [`Index::publish`] writes one: about 16 MB of heap.
 const PENDING_MAX: usize = 128 << 10;
 /// In a session's own runs, where a segment's id stands.
 const NO_SEGMENT: SegmentId = SegmentId::from_bytes([0; 32]);
@@ -272,10 +274,15 @@ impl Index {
     fn add_own(&self, place: &Place, run: Run, changes: &mut Changes) -> Result<()> {
         let mut runs = self.runs();
         let mut merged = vec![Arc::new(run)];
-        let mut size = merged[0].entry_count();
-        while changes.own > 0 && runs.last().is_some_and(|last| last.entry_count() < 2 * size) {
-            let last = runs.pop().expect("there is a last one");
-            size += last.entry_count();
+        let (mut entries, mut packs) = (merged[0].entry_count(), u64::from(merged[0].pack_count()));
+        let fits = |last: &mut Arc<Run>, entries, packs| {
+            last.entry_count() < 2 * entries && packs + u64::from(last.pack_count()) <= PACKS_MAX
+        };
+        while changes.own > 0
+            && let Some(last) = runs.pop_if(|last| fits(last, entries, packs))
+        {
+            entries += last.entry_count();
+            packs += u64::from(last.pack_count());
             merged.insert(0, last);
             changes.own -= 1;
         }
@@ -286,6 +293,27 @@ impl Index {
         *self.runs.write().expect("no panic while held") = runs;
         Ok(())
     }
+}
+
+/// Reads `body`, a run file without its hash, as if the hash were right, and asks everything of it: for fuzzing.
+///
+/// Damage is noticed by the hash, so only this way are the later reads reached with bytes that nobody wrote.
+#[doc(hidden)]
+pub fn fuzz_run(mut body: Vec<u8>, id: &BlobId) -> Result<()> {
+    body.extend_from_slice(blake3::hash(&body).as_bytes());
+    let run = Arc::new(Run::from_bytes(body)?);
+    let index = Index::new(Options::unlinked(""), vec![run]);
+    let mut found = Vec::new();
+    index.lookup(id, &mut found);
+    index.claim(id);
+    for copy in found.into_iter().chain(index.entries()) {
+        let origin = copy.origin();
+        assert!(copy.pack().origins.contains(&origin));
+        index.stanzas(&origin.writer, origin.session);
+    }
+    index.exclude(index.packs().map(|pack| pack.id));
+    assert_eq!((index.packs().count(), index.entries().count()), (0, 0));
+    Ok(())
 }
 
 /// Removes what is the same copy as one before it.

@@ -1,7 +1,7 @@
 //! Opening an index: which run files serve, which segments are missing, which runs are merged.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::id::SegmentId;
@@ -57,7 +57,8 @@ impl Opening {
                 Ok(run) => found.extend(run),
                 Err(Error::Corrupt { path, how }) => {
                     tracing::warn!("local index file {} is built again: {how}", path.display());
-                    stale.push(path);
+                    // At once: the new file may get the same name.
+                    remove(&path);
                 }
                 Err(error) => return Err(error),
             }
@@ -100,10 +101,10 @@ impl Opening {
         if let Some(start) = plan_merge(&sizes) {
             let merged = merge_runs(&self.options.place, &runs[start..])?;
             self.stale.extend(runs.drain(start..).filter_map(|run| run.path().map(Into::into)));
-            self.stale.retain(|path| Some(path.as_path()) != merged.path());
             runs.push(Arc::new(merged));
         }
-        self.stale.iter().for_each(|path| remove(path));
+        let in_use = |path: &Path| runs.iter().any(|run| run.path() == Some(path));
+        self.stale.iter().filter(|path| !in_use(path)).for_each(|path| remove(path));
         Ok(Index::new(self.options, runs))
     }
 }

@@ -174,7 +174,7 @@ impl Run {
         Self::new(bytes, Some(path.to_owned()), Trust::Verify).map(Some)
     }
 
-    /// Reads the bytes of a run file as [`Index::open`](super::Index::open) does, without a file: for fuzzing.
+    /// Checks the bytes of a run file as [`Index::open`](super::Index::open) does, without a file.
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Self> {
         Self::new(Bytes::Owned(bytes), None, Trust::Verify)
     }
