@@ -27,7 +27,11 @@ use crate::profile::Parsed;
 
 /// Runs what was asked for.
 pub(crate) fn run(parsed: Parsed) -> Result<Outcome> {
-    let context = Context::new(parsed.cli.global, parsed.matches);
+    let mut global = parsed.cli.global;
+    if let Command::Backup(args) = &parsed.cli.command {
+        global.threads = args.read_concurrency.or(global.threads);
+    }
+    let context = Context::new(global, parsed.matches);
     context.tell_of_locks();
     match parsed.cli.command {
         Command::Init(args) => init::run(&context, &args),

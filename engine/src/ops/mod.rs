@@ -1,3 +1,6 @@
 //! The walks: one verb each, each reads from top to bottom in its own file.
 
 pub mod backup;
+pub mod diff;
+pub mod find;
+pub mod stats;

@@ -157,4 +157,11 @@ impl Repository {
         self.root("add a key")?;
         self.add_slot_of(bundle, lock, label, rng)
     }
+
+    /// Whether a passphrase opens a slot. Blocks while its key is derived.
+    pub fn opens(&self, slot: &Slot, passphrase: &[u8]) -> Result<bool> {
+        let Lock::Passphrase { salt, params } = &slot.lock else { return Ok(false) };
+        let opener = kdf::derive_passphrase(passphrase, salt, *params).map_err(|e| Error::Invalid(e.to_string()))?;
+        Ok(slot.open(&opener).is_some())
+    }
 }

@@ -141,7 +141,7 @@ impl Locked {
             let bundle = bundle.map_err(Error::in_object(objects::slot(slot.id)))?;
             match self.age(&bundle) {
                 Some(0) => return Ok(bundle),
-                age if best.as_ref().is_none_or(|(other, _)| older(age, *other)) => best = Some((age, bundle)),
+                age if best.as_ref().is_none_or(|(other, _)| is_newer(age, *other)) => best = Some((age, bundle)),
                 _ => {}
             }
         }
@@ -162,8 +162,8 @@ impl Locked {
     }
 }
 
-/// Whether `b` is a worse choice than `a`.
-fn older(a: Option<usize>, b: Option<usize>) -> bool {
+/// Whether a pair of age `a` is newer than one of age `b`; one that never counted is older than all.
+fn is_newer(a: Option<usize>, b: Option<usize>) -> bool {
     a.unwrap_or(usize::MAX) < b.unwrap_or(usize::MAX)
 }
 
