@@ -108,14 +108,14 @@ fn keep_key(repo: &Repository, key: &NewKey, kdf: Argon2Params) -> Result<()> {
         NewKey::File(path) => secret::write_bundle(path, repo.bundle()).context(what),
         NewKey::Password(password) => {
             let lock = NewLock::Passphrase(password, kdf);
-            repo.add_slot(lock, Role::Owner, b"", &mut SystemRng).map(|_| ()).context(what)
+            repo.add_slot(Role::Owner, lock, b"", &mut SystemRng).map(|_| ()).context(what)
         }
     }
 }
 
 fn add_recovery_code(repo: &Repository) -> Result<Zeroizing<String>> {
     let code = copal_engine::crypto::kdf::RecoveryCode::generate(&mut SystemRng);
-    repo.add_slot(NewLock::RecoveryCode(&code), Role::Owner, b"recovery code", &mut SystemRng)?;
+    repo.add_slot(Role::Owner, NewLock::RecoveryCode(&code), b"recovery code", &mut SystemRng)?;
     Ok(code.text())
 }
 

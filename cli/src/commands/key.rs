@@ -50,10 +50,7 @@ pub(crate) enum Action {
         out: PathBuf,
     },
     /// End the trust in a writer or maintainer
-    Revoke {
-        /// Its id, or the beginning of it
-        id: String,
-    },
+    Revoke(RevokeArgs),
     /// Replace the pair of keys that backups are sealed to; older key files open only what is there now
     Rotate(RotateArgs),
 }
@@ -111,6 +108,16 @@ pub(crate) enum ExportRole {
     Maintainer,
 }
 
+/// Flags of `key revoke`.
+#[derive(Debug, Args)]
+pub(crate) struct RevokeArgs {
+    /// Its id, or the beginning of it
+    pub(crate) id: String,
+    /// Number of its last session that counts, 0 for none [default: all until now]
+    #[arg(long, value_name = "N")]
+    pub(crate) trusted: Option<u64>,
+}
+
 /// Flags of `key rotate`.
 #[derive(Debug, Args)]
 pub(crate) struct RotateArgs {
@@ -128,7 +135,7 @@ pub(crate) fn run(context: &Context, args: &KeyArgs) -> Result<Outcome> {
         Action::Remove { id } => remove(context, &repo, id)?,
         Action::Export(args) => export(context, &mut repo, args.role, &args.out)?,
         Action::EnrollWriter { out } => export(context, &mut repo, ExportRole::Writer, out)?,
-        Action::Revoke { id } => revoke(context, &mut repo, id)?,
+        Action::Revoke(args) => revoke(context, &mut repo, args)?,
         Action::Rotate(args) => rotate(context, &mut repo, args)?,
     }
     Ok(Outcome::Done)
@@ -191,7 +198,7 @@ fn add(context: &Context, repo: &Repository, args: &AddArgs) -> Result<()> {
     let label = args.label.as_bytes();
     let id = if args.recovery_code {
         let code = RecoveryCode::generate(&mut SystemRng);
-        let id = repo.add_slot(NewLock::RecoveryCode(&code), role, label, &mut SystemRng)?;
+        let id = repo.add_slot(role, NewLock::RecoveryCode(&code), label, &mut SystemRng)?;
         eprintln!("recovery code, shown this once; write it down: {}", code.text().as_str());
         id
     } else {
@@ -201,7 +208,7 @@ fn add(context: &Context, repo: &Repository, args: &AddArgs) -> Result<()> {
             None => secret::prompt_new()?
                 .ok_or_else(|| usage("there is no terminal to ask for the new password on: use --new-password-file"))?,
         };
-        repo.add_slot(NewLock::Passphrase(&password, params), role, label, &mut SystemRng)?
+        repo.add_slot(role, NewLock::Passphrase(&password, params), label, &mut SystemRng)?
     };
     done(context, json!({"message_type": "key_added", "id": id.to_string()}), format!("added key slot {}", id.short()))
 }
@@ -241,10 +248,10 @@ fn export(context: &Context, repo: &mut Repository, role: ExportRole, out: &Path
         bail!(Error::Invalid(format!("{} is there already and is not replaced; give another name", out.display())));
     }
     let bundle = match role {
-        ExportRole::Owner => repo.reading_bundle(Role::Owner)?,
-        ExportRole::Reader => repo.reading_bundle(Role::Reader)?,
-        ExportRole::Writer => repo.enroll_member(Role::Writer, &mut SystemRng)?,
-        ExportRole::Maintainer => repo.enroll_member(Role::Maintainer, &mut SystemRng)?,
+        ExportRole::Owner => repo.bundle_for(Role::Owner)?,
+        ExportRole::Reader => repo.bundle_for(Role::Reader)?,
+        ExportRole::Writer => repo.enroll_new(Role::Writer, &mut SystemRng)?,
+        ExportRole::Maintainer => repo.enroll_new(Role::Maintainer, &mut SystemRng)?,
     };
     secret::write_bundle(out, &bundle)?;
     let id = bundle.identity.as_ref().map(|who| who.id.to_string());
@@ -254,42 +261,48 @@ fn export(context: &Context, repo: &mut Repository, role: ExportRole, out: &Path
     done(context, json!({"message_type": "key_exported", "role": role, "id": id, "file": out.to_string_lossy()}), text)
 }
 
-fn revoke(context: &Context, repo: &mut Repository, id: &str) -> Result<()> {
+fn revoke(context: &Context, repo: &mut Repository, args: &RevokeArgs) -> Result<()> {
     let ids: Vec<WriterId> = repo.config().members.iter().map(|m| m.id).collect();
-    let id = by_prefix(&ids, id, "writer")?;
-    let last = repo.revoke(id)?;
+    let id = by_prefix(&ids, &args.id, "writer")?;
+    let last = repo.revoke(id, args.trusted)?;
     context.out.note("it still knows the keys of this repository's deduplication: change its credentials of the store, too");
     let last = last.map(|s| s.to_string());
     let document = json!({"message_type": "writer_revoked", "id": id.to_string(), "last_session": last});
-    done(context, document, format!("revoked {id}; its snapshots until now still count"))
+    done(context, document, format!("revoked {id}; its later snapshots do not count"))
 }
 
 fn rotate(context: &Context, repo: &mut Repository, args: &RotateArgs) -> Result<()> {
     let place = context.place()?;
     let in_use = context.key_file(&place)?.filter(|path| path.exists());
     let file = args.key_out.clone().or_else(|| in_use.as_deref().map(next_to));
-    let text = match (&file, &in_use) {
-        (Some(file), _) => {
-            repo.rotate(&mut SystemRng, |_, bundle, _| keep_file(file, bundle))?;
-            if let (None, Some(old)) = (&args.key_out, &in_use) {
-                std::fs::rename(file, old)
-                    .with_context(|| format!("the new key is {}: it could not take the place of {}", file.display(), old.display()))?;
-                format!("the new key is {}", old.display())
-            } else {
-                format!("the new key is {}", file.display())
-            }
+    // The new key is durable before anything is sealed to it: if it were lost, nobody could read later backups.
+    let next = repo.draw_rotation(&mut SystemRng)?;
+    let text = match file {
+        Some(file) => {
+            secret::write_bundle(&file, &next)?;
+            repo.rotate_to(next, &mut SystemRng)?;
+            let file = match (&args.key_out, in_use) {
+                (None, Some(old)) => take_place(&file, old)?,
+                _ => file,
+            };
+            format!("the new key is {}", file.display())
         }
-        (None, _) => {
-            rotate_password(context, repo)?;
+        None => {
+            rotate_password(context, repo, next)?;
             "the password in use opens the new key; other key slots and key files do not".into()
         }
     };
-    context.out.note("keys made before open what is backed up until now and nothing newer: hand out new ones (key add, key export), remove old slots (key remove)");
-    done(context, json!({"message_type": "key_rotated", "key_file": file.map(|f| f.to_string_lossy().into_owned())}), text)
+    context.out.note(
+        "keys made before open what is backed up until now and nothing newer: hand out new ones (key add, key export), \
+         remove old slots (key remove)",
+    );
+    done(context, json!({"message_type": "key_rotated"}), text)
 }
 
-fn keep_file(path: &Path, bundle: &Bundle) -> copal_engine::Result<()> {
-    secret::write_bundle(path, bundle).map_err(|e| Error::Invalid(crate::errors::text(&e)))
+fn take_place(new: &Path, old: PathBuf) -> Result<PathBuf> {
+    let what = || format!("the new key is {}, and could not take the place of {}", new.display(), old.display());
+    std::fs::rename(new, &old).with_context(what)?;
+    Ok(old)
 }
 
 fn next_to(path: &Path) -> PathBuf {
@@ -299,20 +312,23 @@ fn next_to(path: &Path) -> PathBuf {
 }
 
 /// The new pair in a slot of the same password, which is asked for again if it was typed; then the old slots of it go.
-fn rotate_password(context: &Context, repo: &mut Repository) -> Result<()> {
+fn rotate_password(context: &Context, repo: &mut Repository, next: Bundle) -> Result<()> {
     let password = match context.given_password()? {
         Some(password) => password,
-        None => secret::prompt("password of the new key")?.ok_or_else(|| usage("use --key-out for the new key"))?,
+        None => secret::prompt("password once more")?.ok_or_else(|| usage("use --key-out for the new key"))?,
     };
-    let params = kdf_params(64 << 20)?;
     let before = repo.slots()?;
-    repo.rotate(&mut SystemRng, |repo, bundle, rng| {
-        repo.add_slot_for(bundle, NewLock::Passphrase(&password, params), b"", rng).map(|_| ())
-    })?;
+    let mut old = Vec::new();
     for slot in before {
         if repo.opens(&slot, &password)? {
-            repo.remove_slot(slot.id)?;
+            old.push(slot.id);
         }
     }
-    Ok(())
+    if old.is_empty() {
+        return Err(usage("that is not the password of a key slot; use --key-out for the new key"));
+    }
+    let lock = NewLock::Passphrase(&password, kdf_params(64 << 20)?);
+    repo.add_slot_of(&next, lock, b"", &mut SystemRng)?;
+    repo.rotate_to(next, &mut SystemRng)?;
+    old.into_iter().try_for_each(|id| Ok(repo.remove_slot(id)?))
 }

@@ -374,7 +374,7 @@ impl Repository {
 }
 
 /// READ pairs from the one that `seed` gives back to the oldest: each is sealed to the next.
-fn read_secrets(config: &Config, seed: &Secret) -> Result<Vec<ReadSecret>> {
+pub(super) fn read_secrets(config: &Config, seed: &Secret) -> Result<Vec<ReadSecret>> {
     let own = ReadSecret::from_seed(seed.clone());
     let Some(at) = config.recipients.iter().rposition(|r| r.public == *own.public()) else {
         return Err(Error::WrongKey("this key's READ pair is not among the recipients of the repository".into()));
