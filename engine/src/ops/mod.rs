@@ -3,4 +3,5 @@
 pub mod backup;
 pub mod diff;
 pub mod find;
+pub mod restore;
 pub mod stats;

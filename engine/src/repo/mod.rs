@@ -4,6 +4,7 @@
 //! [`Reader`] gives blobs; [`Session`] adds a snapshot.
 
 pub mod bridge;
+pub mod fetch;
 mod identity;
 pub mod index;
 pub mod init;
