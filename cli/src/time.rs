@@ -15,7 +15,7 @@ pub(crate) fn short(time: Timestamp) -> String {
 
 fn show(time: Timestamp, format: &str) -> String {
     match jiff::Timestamp::new(time.secs, time.nanos as i32) {
-        Ok(at) => at.to_zoned(TimeZone::system()).strftime(format).to_string(),
+        Ok(at) => at.to_zoned_datetime(TimeZone::system()).strftime(format).to_string(),
         // Before or after all calendars: somebody's broken mtime.
         Err(_) => format!("@{}", time.secs),
     }
@@ -25,7 +25,7 @@ fn show(time: Timestamp, format: &str) -> String {
 pub(crate) fn parse(text: &str) -> Result<Timestamp, String> {
     let local = || {
         let civil: jiff::civil::DateTime = text.trim().parse().ok()?;
-        Some(civil.to_zoned(TimeZone::system()).ok()?.timestamp())
+        Some(civil.to_zoned_datetime(TimeZone::system()).ok()?.timestamp())
     };
     let at = text.trim().parse::<jiff::Timestamp>().ok().or_else(local).ok_or_else(|| {
         format!("{text:?} is no time; write 2006-01-02T15:04:05+01:00, 2006-01-02 15:04:05 or 2006-01-02")

@@ -53,7 +53,7 @@ fn options(m: &Metadata) -> SimpleFileOptions {
 
 /// Times in zip are local and lie between 1980 and 2107; others are left out.
 fn local_time(m: &Metadata) -> Option<DateTime> {
-    let at = jiff::Timestamp::from_second(m.mtime.secs).ok()?.to_zoned(TimeZone::system());
+    let at = jiff::Timestamp::from_second(m.mtime.secs).ok()?.to_zoned_datetime(TimeZone::system());
     let (year, month, day) = (u16::try_from(at.year()).ok()?, at.month() as u8, at.day() as u8);
     DateTime::from_date_and_time(year, month, day, at.hour() as u8, at.minute() as u8, at.second() as u8).ok()
 }
