@@ -13,8 +13,10 @@ use crate::size;
 /// Without --repo, the default repository on this machine is used; the first backup makes it, and its key file.
 #[derive(Debug, Parser)]
 #[command(name = "copal", version, max_term_width = 120, subcommand_required = true, arg_required_else_help = true)]
-#[command(after_help = "Global options: copal --help. Exit codes: 0 done, 1 failed, 2 bad command line, 3 done with something \
-    skipped, 10 no repository, 11 refused because something else runs, 12 wrong password or key, 130 interrupted.")]
+#[command(
+    after_help = "Global options: copal --help. Exit codes: 0 done, 1 failed, 2 bad command line, 3 done with something \
+    skipped, 10 no repository, 11 refused because something else runs, 12 wrong password or key, 130 interrupted."
+)]
 pub(crate) struct Cli {
     /// What every command takes.
     #[command(flatten)]
@@ -45,16 +47,44 @@ pub(crate) struct Global {
     #[arg(global = true, hide_short_help = true)]
     pub(crate) password_command: Option<OsString>,
     /// Key file of an owner, reader, writer or maintainer, instead of a password
-    #[arg(long, value_name = "FILE", env = "COPAL_KEY_FILE", hide_env_values = true, global = true, hide_short_help = true)]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "COPAL_KEY_FILE",
+        hide_env_values = true,
+        global = true,
+        hide_short_help = true
+    )]
     pub(crate) key_file: Option<PathBuf>,
     /// Configuration with profiles [default: $XDG_CONFIG_HOME/copal/copal.toml]
-    #[arg(long, value_name = "FILE", env = "COPAL_CONFIG", hide_env_values = true, global = true, hide_short_help = true)]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "COPAL_CONFIG",
+        hide_env_values = true,
+        global = true,
+        hide_short_help = true
+    )]
     pub(crate) config: Option<PathBuf>,
     /// Profile of the configuration; without it, the one called `default` if there is one
-    #[arg(long, value_name = "NAME", env = "COPAL_PROFILE", hide_env_values = true, global = true, hide_short_help = true)]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "COPAL_PROFILE",
+        hide_env_values = true,
+        global = true,
+        hide_short_help = true
+    )]
     pub(crate) profile: Option<String>,
     /// Directory for the local index and other caches [default: $XDG_CACHE_HOME/copal]
-    #[arg(long, value_name = "DIR", env = "COPAL_CACHE_DIR", hide_env_values = true, global = true, hide_short_help = true)]
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "COPAL_CACHE_DIR",
+        hide_env_values = true,
+        global = true,
+        hide_short_help = true
+    )]
     pub(crate) cache_dir: Option<PathBuf>,
     /// Keep nothing on this machine
     #[arg(long, global = true, hide_short_help = true)]
@@ -163,4 +193,14 @@ pub(crate) enum Command {
     Man(c::man::ManArgs),
     /// Accepted and without effect: there are no locks
     Unlock,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn flags_do_not_collide() {
+        super::Cli::command().debug_assert();
+    }
 }

@@ -16,11 +16,13 @@ mod errors;
 mod node;
 mod open;
 mod output;
+mod place;
 mod profile;
 mod progress;
 mod secret;
 mod select;
 mod size;
+mod sources;
 mod time;
 
 use std::process::ExitCode;

@@ -1,8 +1,8 @@
 //! From what was typed to an open repository: where it is, how its store is spoken to, which key opens it.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::num::NonZeroU64;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -16,13 +16,14 @@ use copal_engine::progress::Cancel;
 use copal_engine::repo::{Bridge, Locked, Opener, Options, Reader, Repository, View};
 use copal_engine::store::cache::Cache;
 use copal_engine::store::s3::{self, S3Options, ServerEncryption};
-use copal_engine::store::{Store, limit::Caps, url};
 use copal_engine::store::url::Location;
+use copal_engine::store::{Store, limit::Caps, url};
 use zeroize::Zeroizing;
 
 use crate::args::{Global, PathStyle};
 use crate::errors::usage;
 use crate::output::Output;
+use crate::place::{data_dir, default_key_file, env_dir};
 use crate::secret::{self, Password};
 
 /// Room for snapshots fetched from a bucket.
@@ -50,8 +51,6 @@ pub(crate) struct Place {
 
 /// An open repository and one view of it.
 pub(crate) struct Opened {
-    /// The repository.
-    pub(crate) repo: Arc<Repository>,
     /// What is committed.
     pub(crate) view: View,
     /// Reads blobs of the view.
@@ -190,7 +189,8 @@ impl Context {
 
     /// Caps and local places for the engine.
     pub(crate) fn options(&self) -> Options {
-        let state = env_dir("XDG_STATE_HOME", ".local/state").map_or_else(|| "/var/lib/copal".into(), |d| d.join("copal"));
+        let state =
+            env_dir("XDG_STATE_HOME", ".local/state").map_or_else(|| "/var/lib/copal".into(), |d| d.join("copal"));
         let mut options = Options::new("");
         options.cache = self.cache_dir();
         options.state = state;
@@ -226,8 +226,8 @@ impl Context {
         let view = repo.view()?;
         view.problems.iter().for_each(|p| self.out.warn(p.to_string()));
         let cache_bytes = (self.global.memory / 4).min(1 << 30) as usize;
-        let reader = Reader::new(Arc::clone(&repo), Arc::clone(&view.index), cache_bytes);
-        Ok(Opened { repo, view, reader })
+        let reader = Reader::new(repo, Arc::clone(&view.index), cache_bytes);
+        Ok(Opened { view, reader })
     }
 
     /// The password that was given in whatever way but by typing it.
@@ -263,7 +263,8 @@ impl Context {
             }
         };
         // A recovery code has a checksum, so a password is hardly ever taken for one.
-        if let Ok(code) = std::str::from_utf8(&password).map_err(drop).and_then(|t| RecoveryCode::parse(t).map_err(drop))
+        if let Ok(code) =
+            std::str::from_utf8(&password).map_err(drop).and_then(|t| RecoveryCode::parse(t).map_err(drop))
             && locked.slots()?.iter().any(|slot| matches!(slot.lock, Lock::RecoveryCode))
         {
             return Ok(Opener::RecoveryCode(code.key()));
@@ -281,7 +282,8 @@ impl Context {
 
 fn no_key() -> anyhow::Error {
     anyhow!(Error::WrongKey(
-        "no key is given, and there is no terminal to ask on; use --password-file, --password-command or --key-file".into()
+        "no key is given, and there is no terminal to ask on; use --password-file, --password-command or --key-file"
+            .into()
     ))
 }
 
@@ -289,7 +291,9 @@ fn no_key() -> anyhow::Error {
 fn refuse_restic(names: &[&str]) -> Result<()> {
     match names.iter().find(|name| std::env::var_os(name).is_some()) {
         None => Ok(()),
-        Some(name) => bail!("{name} is restic's and is not read; set {} for copal", name.replacen("RESTIC", "COPAL", 1)),
+        Some(name) => {
+            bail!("{name} is restic's and is not read; set {} for copal", name.replacen("RESTIC", "COPAL", 1))
+        }
     }
 }
 
@@ -305,49 +309,4 @@ fn read_customer_key(path: &Path) -> Result<Zeroizing<[u8; 32]>> {
         Ok(()) => Ok(key),
         Err(_) => bail!("{} is no SSE-C key: it must hold 32 bytes, or 64 hex digits", path.display()),
     }
-}
-
-/// What a variable of the XDG base directories says, else a place below the home directory.
-fn env_dir(variable: &str, below_home: &str) -> Option<PathBuf> {
-    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    absolute(variable).or_else(|| Some(absolute("HOME")?.join(below_home)))
-}
-
-/// Where the configuration and the default key file are.
-pub(crate) fn config_dir() -> Option<PathBuf> {
-    Some(env_dir("XDG_CONFIG_HOME", ".config")?.join("copal"))
-}
-
-fn data_dir() -> Result<PathBuf> {
-    match env_dir("XDG_DATA_HOME", ".local/share") {
-        Some(dir) => Ok(dir.join("copal")),
-        None => bail!("no repository is given, and HOME says nothing of a default one; use --repo or COPAL_REPOSITORY"),
-    }
-}
-
-/// The key file of the default repository.
-pub(crate) fn default_key_file() -> Result<PathBuf> {
-    match config_dir() {
-        Some(dir) => Ok(dir.join("key")),
-        None => bail!("there is no place for a key file: HOME is not set"),
-    }
-}
-
-/// What restic calls the host: the name of this machine.
-pub(crate) fn hostname() -> Vec<u8> {
-    rustix::system::uname().nodename().to_bytes().to_vec()
-}
-
-/// Variables as exclude files use them.
-pub(crate) fn variable(name: &[u8]) -> Option<Vec<u8>> {
-    std::env::var_os(OsStr::from_bytes(name)).map(OsString::into_vec)
-}
-
-/// The name of the user who runs this: from the list of users, else from the environment.
-pub(crate) fn user_name() -> Vec<u8> {
-    let uid = rustix::process::geteuid().as_raw().to_string();
-    let text = std::fs::read("/etc/passwd").unwrap_or_default();
-    let mut users = text.split(|&b| b == b'\n').map(|line| line.split(|&b| b == b':').collect::<Vec<_>>());
-    let own = users.find(|fields| fields.get(2).is_some_and(|f| *f == uid.as_bytes()));
-    own.map(|fields| fields[0].to_vec()).or_else(|| variable(b"USER")).unwrap_or_default()
 }

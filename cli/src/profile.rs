@@ -24,7 +24,7 @@ use toml::{Table, Value};
 
 use crate::args::Cli;
 use crate::errors::{ParseError, usage};
-use crate::open::config_dir;
+use crate::place::config_dir;
 
 /// A command line, and where its values come from.
 pub(crate) struct Parsed {
@@ -127,7 +127,8 @@ fn with_defaults(mut command: clap::Command, flags: &Table, above: &[&str]) -> R
             continue;
         }
         let arg = command.get_arguments().find(|arg| arg.get_long() == Some(key));
-        let Some(id) = arg.map(|arg| arg.get_id().clone()).filter(|_| !matches!(key.as_str(), "config" | "profile")) else {
+        let Some(id) = arg.map(|arg| arg.get_id().clone()).filter(|_| !matches!(key.as_str(), "config" | "profile"))
+        else {
             let whose = if above.is_empty() { "copal".to_owned() } else { above.join(" ") };
             return Err(usage(format!("the profile has {key}, which is no flag of {whose}")));
         };
@@ -195,7 +196,8 @@ mod tests {
 
     #[test]
     fn profiles_that_cannot_be_used_say_why() {
-        for (name, why) in [("nope", "no profile nope"), ("loop", "inherits from itself"), ("bad", "no flag of copal")] {
+        for (name, why) in [("nope", "no profile nope"), ("loop", "inherits from itself"), ("bad", "no flag of copal")]
+        {
             let error = parse_with(PROFILES, &["--profile", name, "snapshots"]).map(|_| ()).unwrap_err();
             assert!(crate::errors::text(&error).contains(why), "{error:#}");
         }

@@ -139,7 +139,9 @@ impl Progress for Shared {
             self.tell(|out| {
                 let item = path.as_os_str().as_bytes();
                 match out.json {
-                    true => json!({"message_type": "verbose_status", "action": "start", "item": lossy(item)}).to_string(),
+                    true => {
+                        json!({"message_type": "verbose_status", "action": "start", "item": lossy(item)}).to_string()
+                    }
                     false => shown(item),
                 }
             });

@@ -91,7 +91,8 @@ fn read_hidden(mut terminal: &File, question: &str) -> Result<Password> {
     hidden.special_codes[SpecialCodeIndex::VMIN] = 1;
     hidden.special_codes[SpecialCodeIndex::VTIME] = 0;
     tcsetattr(terminal, OptionalActions::Flush, &hidden).context("cannot hide what is typed")?;
-    let line = terminal.write_all(format!("{question}: ").as_bytes()).map_err(Into::into).and_then(|()| read_line(terminal));
+    let line =
+        terminal.write_all(format!("{question}: ").as_bytes()).map_err(Into::into).and_then(|()| read_line(terminal));
     let restored = tcsetattr(terminal, OptionalActions::Flush, &before);
     let _ = terminal.write_all(b"\n");
     restored.context("cannot put the terminal's state back")?;
@@ -138,14 +139,13 @@ pub(crate) fn write_bundle(path: &Path, bundle: &Bundle) -> Result<()> {
     let what = || format!("cannot write the key file {}", path.display());
     let directory = parent(path);
     fs::create_dir_all(directory).with_context(what)?;
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(|e| {
-        match e.kind() {
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(|e| match e.kind() {
             io::ErrorKind::AlreadyExists => {
                 anyhow!("{} is there already and is not replaced; give another name", path.display())
             }
             _ => anyhow::Error::from(e).context(what()),
-        }
-    })?;
+        })?;
     file.write_all(bundle.to_text().as_bytes()).and_then(|()| file.sync_all()).with_context(what)?;
     File::open(directory).and_then(|d| d.sync_all()).with_context(what)
 }

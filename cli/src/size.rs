@@ -50,7 +50,9 @@ mod tests {
 
     #[test]
     fn sizes_are_read_and_shown() {
-        for (text, bytes) in [("0", 0), ("17", 17), ("1k", 1024), ("1.5M", 3 << 19), ("2GiB", 2 << 30), ("3 t", 3 << 40)] {
+        for (text, bytes) in
+            [("0", 0), ("17", 17), ("1k", 1024), ("1.5M", 3 << 19), ("2GiB", 2 << 30), ("3 t", 3 << 40)]
+        {
             assert_eq!(parse(text), Ok(bytes), "{text}");
         }
         for bad in ["", "x", "-1", "1x", "1e9", "99999999999T", "."] {

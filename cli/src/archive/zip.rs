@@ -44,7 +44,8 @@ impl<W: Write> Zip<W> {
 }
 
 fn options(m: &Metadata) -> SimpleFileOptions {
-    let options = SimpleFileOptions::default().compression_method(CompressionMethod::Deflated).unix_permissions(m.mode & 0o777);
+    let options =
+        SimpleFileOptions::default().compression_method(CompressionMethod::Deflated).unix_permissions(m.mode & 0o777);
     match local_time(m) {
         Some(time) => options.last_modified_time(time),
         None => options,

@@ -92,7 +92,12 @@ fn find(directory: &Path) -> Result<Vec<Found>> {
             let ours = name.len() == digits && name.bytes().all(|c| c.is_ascii_hexdigit());
             if ours && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 let (bytes, used) = measure(&entry.path(), SystemTime::UNIX_EPOCH);
-                found.push(Found { path: entry.path(), name: format!("{below}/{name}").trim_matches('/').into(), bytes, used });
+                found.push(Found {
+                    path: entry.path(),
+                    name: format!("{below}/{name}").trim_matches('/').into(),
+                    bytes,
+                    used,
+                });
             }
         }
     }

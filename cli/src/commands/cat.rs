@@ -104,7 +104,11 @@ fn snapshot(context: &Context, id: &str) -> Result<Value> {
 }
 
 /// The blob with this id or the beginning of one, if one kind and one blob only has it.
-pub(crate) fn find_blob(opened: &crate::open::Opened, text: &str, kind: Option<BlobKind>) -> Result<(BlobId, BlobKind)> {
+pub(crate) fn find_blob(
+    opened: &crate::open::Opened,
+    text: &str,
+    kind: Option<BlobKind>,
+) -> Result<(BlobId, BlobKind)> {
     let text = text.to_lowercase();
     if text.len() < 4 || !text.bytes().all(|c| c.is_ascii_hexdigit()) {
         return Err(usage(format!("{text:?} is no id of a blob: give 4 or more of its digits")));

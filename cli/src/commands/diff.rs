@@ -90,7 +90,11 @@ fn document(summary: &Summary, a: &str, b: &str) -> Value {
 
 fn print(out: &mut impl Write, summary: &Summary) -> Result<()> {
     let (added, removed) = (&summary.added, &summary.removed);
-    writeln!(out, "\nfiles:  {:>8} new, {:>8} removed, {:>8} changed", added.files, removed.files, summary.changed_files)?;
+    writeln!(
+        out,
+        "\nfiles:  {:>8} new, {:>8} removed, {:>8} changed",
+        added.files, removed.files, summary.changed_files
+    )?;
     writeln!(out, "dirs:   {:>8} new, {:>8} removed", added.dirs, removed.dirs)?;
     writeln!(out, "others: {:>8} new, {:>8} removed", added.others, removed.others)?;
     writeln!(out, "data blobs: {:>4} new, {:>8} removed", added.data_blobs, removed.data_blobs)?;

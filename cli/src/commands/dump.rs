@@ -27,7 +27,7 @@ pub(crate) struct DumpArgs {
     pub(crate) id: String,
     /// File or directory in it
     #[arg(value_name = "PATH")]
-    pub(crate) path: OsString,
+    pub(crate) inside: OsString,
     /// Which snapshots `latest` chooses from.
     #[command(flatten)]
     pub(crate) filter: Filter,
@@ -50,7 +50,7 @@ pub(crate) fn run(context: &Context, args: &DumpArgs) -> Result<Outcome> {
     let opened = context.opened()?;
     let (snapshot, _) = one(&opened, &args.id, &args.filter)?;
     let root = snapshot.graph.root.expect("a whole snapshot has a root");
-    let found = opened.reader.find(&root, args.path.as_bytes())?;
+    let found = opened.reader.find(&root, args.inside.as_bytes())?;
     let mut out = context.out.stdout();
     let tree = match &found {
         None => root,
@@ -63,7 +63,7 @@ pub(crate) fn run(context: &Context, args: &DumpArgs) -> Result<Outcome> {
             }
             _ => bail!(Error::Invalid(format!(
                 "{} is neither a file nor a directory; copal restore brings it back",
-                shown(args.path.as_bytes())
+                shown(args.inside.as_bytes())
             ))),
         },
     };

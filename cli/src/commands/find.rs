@@ -65,7 +65,11 @@ pub(crate) fn run(context: &Context, args: &FindArgs) -> Result<Outcome> {
     let mut chosen = choose(&opened.view.snapshots, &args.snapshot, &args.filter)?;
     // The newest first: that is what most people look for.
     chosen.reverse();
-    if args.blob || args.tree || args.pack { by_blob(context, args, &opened, &chosen) } else { by_name(context, args, &opened, &chosen) }
+    if args.blob || args.tree || args.pack {
+        by_blob(context, args, &opened, &chosen)
+    } else {
+        by_name(context, args, &opened, &chosen)
+    }
 }
 
 fn by_name(context: &Context, args: &FindArgs, opened: &Opened, chosen: &[&Snapshot]) -> Result<Outcome> {
@@ -88,7 +92,9 @@ fn by_name(context: &Context, args: &FindArgs, opened: &Opened, chosen: &[&Snaps
         }
         if context.out.json {
             let found: Vec<Value> = matches.iter().map(|(path, found)| node::to_json(path, found)).collect();
-            documents.push(json!({"schema": 1, "matches": found, "hits": found.len(), "snapshot": snapshot.id().to_string()}));
+            documents.push(
+                json!({"schema": 1, "matches": found, "hits": found.len(), "snapshot": snapshot.id().to_string()}),
+            );
             continue;
         }
         writeln!(out, "in snapshot {} of {}", snapshot.id().short(), time::short(snapshot.graph.time))?;
@@ -144,7 +150,13 @@ fn wanted(args: &FindArgs, opened: &Opened) -> Result<HashSet<BlobId>> {
     if let Some(short) = texts.iter().find(|t| t.len() < 4 || !t.bytes().all(|c| c.is_ascii_hexdigit())) {
         return Err(usage(format!("{short:?} is no id of a pack: give 4 or more digits of its hash")));
     }
-    let packs: HashSet<_> = opened.view.index.packs().map(|p| p.id).filter(|id| texts.iter().any(|t| id.to_string().starts_with(t))).collect();
+    let packs: HashSet<_> = opened
+        .view
+        .index
+        .packs()
+        .map(|p| p.id)
+        .filter(|id| texts.iter().any(|t| id.to_string().starts_with(t)))
+        .collect();
     if packs.is_empty() {
         return Err(Error::NotFound("no pack of the index has such a hash; copal list packs lists them".into()).into());
     }

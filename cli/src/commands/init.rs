@@ -17,7 +17,8 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use crate::errors::{Outcome, usage};
-use crate::open::{Context, Place, default_key_file};
+use crate::open::{Context, Place};
+use crate::place::default_key_file;
 use crate::{secret, size};
 
 /// Flags of `init`.
@@ -55,13 +56,8 @@ pub(crate) fn run(context: &Context, args: &InitArgs) -> Result<Outcome> {
     let kdf = kdf_params(args.kdf_memory)?;
     let key = new_key(context, args, &place)?;
     refuse_existing_file(&key)?;
-    let (repo, verdict) = init(
-        context.create_store(&place)?,
-        context.bridge()?.clone(),
-        chunker,
-        context.options(),
-        &mut SystemRng,
-    )?;
+    let (repo, verdict) =
+        init(context.create_store(&place)?, context.bridge()?.clone(), chunker, context.options(), &mut SystemRng)?;
     keep_key(&repo, &key, kdf)?;
     let code = if args.recovery_code { Some(add_recovery_code(&repo)?) } else { None };
     tell(context, &place, &repo, &verdict, &key, code.as_deref())?;
@@ -152,8 +148,12 @@ fn tell(
     context.out.say(format!("created repository {} at {}", repo.id().short(), place.location))?;
     context.out.say(format!("the store creates objects: {}", verdict.word()))?;
     match key_file {
-        Some(path) => context.out.say(format!("its key is {path}: keep a copy elsewhere; without it nothing can be read"))?,
-        None => context.out.say("without the password nothing can be read: keep it where this machine's loss does not take it")?,
+        Some(path) => {
+            context.out.say(format!("its key is {path}: keep a copy elsewhere; without it nothing can be read"))?
+        }
+        None => context
+            .out
+            .say("without the password nothing can be read: keep it where this machine's loss does not take it")?,
     }
     Ok(())
 }

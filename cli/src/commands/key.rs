@@ -3,12 +3,12 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use copal_engine::Error;
 use copal_engine::crypto::kdf::RecoveryCode;
 use copal_engine::crypto::rng::SystemRng;
-use copal_engine::format::bundle::{Bundle, Role};
+use copal_engine::format::bundle::Role;
 use copal_engine::format::slot::Slot;
 use copal_engine::id::{SlotId, WriterId};
 use copal_engine::repo::Repository;
@@ -16,6 +16,7 @@ use copal_engine::repo::key_admin::NewLock;
 use serde_json::{Value, json};
 
 use super::init::kdf_params;
+use super::key_rotate;
 use crate::errors::{Outcome, usage};
 use crate::open::Context;
 use crate::output::{lossy, shown, table};
@@ -52,7 +53,7 @@ pub(crate) enum Action {
     /// End the trust in a writer or maintainer
     Revoke(RevokeArgs),
     /// Replace the pair of keys that backups are sealed to; older key files open only what is there now
-    Rotate(RotateArgs),
+    Rotate(key_rotate::RotateArgs),
 }
 
 /// Flags of `key add`.
@@ -118,14 +119,6 @@ pub(crate) struct RevokeArgs {
     pub(crate) trusted: Option<u64>,
 }
 
-/// Flags of `key rotate`.
-#[derive(Debug, Args)]
-pub(crate) struct RotateArgs {
-    /// Write the new owner's key to this file; else it takes the place of the password or key file in use
-    #[arg(long, value_name = "FILE")]
-    pub(crate) key_out: Option<PathBuf>,
-}
-
 /// Manages keys.
 pub(crate) fn run(context: &Context, args: &KeyArgs) -> Result<Outcome> {
     let mut repo = context.repository()?;
@@ -136,7 +129,7 @@ pub(crate) fn run(context: &Context, args: &KeyArgs) -> Result<Outcome> {
         Action::Export(args) => export(context, &mut repo, args.role, &args.out)?,
         Action::EnrollWriter { out } => export(context, &mut repo, ExportRole::Writer, out)?,
         Action::Revoke(args) => revoke(context, &mut repo, args)?,
-        Action::Rotate(args) => rotate(context, &mut repo, args)?,
+        Action::Rotate(args) => key_rotate::run(context, &mut repo, args)?,
     }
     Ok(Outcome::Done)
 }
@@ -213,7 +206,8 @@ fn add(context: &Context, repo: &Repository, args: &AddArgs) -> Result<()> {
     done(context, json!({"message_type": "key_added", "id": id.to_string()}), format!("added key slot {}", id.short()))
 }
 
-fn done(context: &Context, mut document: Value, text: String) -> Result<()> {
+/// A document for machines, or a line for people.
+pub(crate) fn done(context: &Context, mut document: Value, text: String) -> Result<()> {
     document["schema"] = 1.into();
     if context.out.json { context.out.line(&document) } else { Ok(context.out.say(text)?) }
 }
@@ -234,7 +228,8 @@ fn remove(context: &Context, repo: &Repository, id: &str) -> Result<()> {
 /// The id that is or begins with `text`.
 fn by_prefix<T: Copy + ToString>(ids: &[T], text: &str, what: &str) -> Result<T> {
     let text = text.to_lowercase();
-    let found: Vec<T> = ids.iter().copied().filter(|id| !text.is_empty() && id.to_string().starts_with(&text)).collect();
+    let found: Vec<T> =
+        ids.iter().copied().filter(|id| !text.is_empty() && id.to_string().starts_with(&text)).collect();
     match found[..] {
         [one] => Ok(one),
         [] => bail!(Error::NotFound(format!("no {what} begins with {text:?}; copal key list shows them"))),
@@ -265,70 +260,10 @@ fn revoke(context: &Context, repo: &mut Repository, args: &RevokeArgs) -> Result
     let ids: Vec<WriterId> = repo.config().members.iter().map(|m| m.id).collect();
     let id = by_prefix(&ids, &args.id, "writer")?;
     let last = repo.revoke(id, args.trusted)?;
-    context.out.note("it still knows the keys of this repository's deduplication: change its credentials of the store, too");
+    context
+        .out
+        .note("it still knows the keys of this repository's deduplication: change its credentials of the store, too");
     let last = last.map(|s| s.to_string());
     let document = json!({"message_type": "writer_revoked", "id": id.to_string(), "last_session": last});
     done(context, document, format!("revoked {id}; its later snapshots do not count"))
-}
-
-fn rotate(context: &Context, repo: &mut Repository, args: &RotateArgs) -> Result<()> {
-    let place = context.place()?;
-    let in_use = context.key_file(&place)?.filter(|path| path.exists());
-    let file = args.key_out.clone().or_else(|| in_use.as_deref().map(next_to));
-    // The new key is durable before anything is sealed to it: if it were lost, nobody could read later backups.
-    let next = repo.draw_rotation(&mut SystemRng)?;
-    let text = match file {
-        Some(file) => {
-            secret::write_bundle(&file, &next)?;
-            repo.rotate_to(next, &mut SystemRng)?;
-            let file = match (&args.key_out, in_use) {
-                (None, Some(old)) => take_place(&file, old)?,
-                _ => file,
-            };
-            format!("the new key is {}", file.display())
-        }
-        None => {
-            rotate_password(context, repo, next)?;
-            "the password in use opens the new key; other key slots and key files do not".into()
-        }
-    };
-    context.out.note(
-        "keys made before open what is backed up until now and nothing newer: hand out new ones (key add, key export), \
-         remove old slots (key remove)",
-    );
-    done(context, json!({"message_type": "key_rotated"}), text)
-}
-
-fn take_place(new: &Path, old: PathBuf) -> Result<PathBuf> {
-    let what = || format!("the new key is {}, and could not take the place of {}", new.display(), old.display());
-    std::fs::rename(new, &old).with_context(what)?;
-    Ok(old)
-}
-
-fn next_to(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".new");
-    name.into()
-}
-
-/// The new pair in a slot of the same password, which is asked for again if it was typed; then the old slots of it go.
-fn rotate_password(context: &Context, repo: &mut Repository, next: Bundle) -> Result<()> {
-    let password = match context.given_password()? {
-        Some(password) => password,
-        None => secret::prompt("password once more")?.ok_or_else(|| usage("use --key-out for the new key"))?,
-    };
-    let before = repo.slots()?;
-    let mut old = Vec::new();
-    for slot in before {
-        if repo.opens(&slot, &password)? {
-            old.push(slot.id);
-        }
-    }
-    if old.is_empty() {
-        return Err(usage("that is not the password of a key slot; use --key-out for the new key"));
-    }
-    let lock = NewLock::Passphrase(&password, kdf_params(64 << 20)?);
-    repo.add_slot_of(&next, lock, b"", &mut SystemRng)?;
-    repo.rotate_to(next, &mut SystemRng)?;
-    old.into_iter().try_for_each(|id| Ok(repo.remove_slot(id)?))
 }

@@ -1,11 +1,12 @@
 //! `ls`.
 
+use std::ffi::OsString;
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use copal_engine::Error;
-use copal_engine::format::node::NodeKind;
 use copal_engine::repo::Node;
 use copal_engine::repo::walk::{Descend, join};
 use serde_json::json;
@@ -26,7 +27,7 @@ pub(crate) struct LsArgs {
     pub(crate) id: String,
     /// Only what is directly in this directory, or this file [default: everything]
     #[arg(value_name = "PATH")]
-    pub(crate) path: Option<std::ffi::OsString>,
+    pub(crate) inside: Option<OsString>,
     /// Which snapshots `latest` chooses from.
     #[command(flatten)]
     pub(crate) filter: Filter,
@@ -67,10 +68,9 @@ pub(crate) enum Sort {
 
 /// Lists what a snapshot holds.
 pub(crate) fn run(context: &Context, args: &LsArgs) -> Result<Outcome> {
-    use std::os::unix::ffi::OsStrExt;
     let opened = context.opened()?;
     let (snapshot, sub) = one(&opened, &args.id, &args.filter)?;
-    let path = args.path.as_ref().map_or(sub, |p| p.as_bytes().to_vec());
+    let path = args.inside.as_ref().map_or(sub, |p| p.as_bytes().to_vec());
     let root = snapshot.graph.root.expect("a whole snapshot has a root");
     let mut out = context.out.stdout();
     if context.out.json {
@@ -78,7 +78,7 @@ pub(crate) fn run(context: &Context, args: &LsArgs) -> Result<Outcome> {
         first["message_type"] = "snapshot".into();
         first["struct_type"] = "snapshot".into();
         write_line(&mut out, &first)?;
-    } else if !context.out.quiet && args.path.is_none() {
+    } else if !context.out.quiet && args.inside.is_none() {
         context.out.note(format!("snapshot {} of {}", snapshot.id().short(), time::short(snapshot.graph.time)));
     }
 
@@ -152,9 +152,4 @@ fn sort(kept: &mut [(Vec<u8>, Node)], args: &LsArgs) {
     if args.reverse {
         kept.reverse();
     }
-}
-
-/// Whether an entry is a directory.
-pub(crate) fn is_dir(node: &Node) -> bool {
-    node.metadata.kind == NodeKind::Dir
 }

@@ -9,6 +9,7 @@ pub(crate) mod dump;
 pub(crate) mod find;
 pub(crate) mod init;
 pub(crate) mod key;
+mod key_rotate;
 pub(crate) mod list;
 pub(crate) mod ls;
 pub(crate) mod man;

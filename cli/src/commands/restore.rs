@@ -11,11 +11,11 @@ use copal_engine::source::raise_open_files_limit;
 use copal_engine::target;
 use serde_json::json;
 
-use super::backup::read_patterns;
 use crate::errors::{Outcome, usage};
 use crate::open::Context;
 use crate::progress::{Problems, Shown};
 use crate::select::{Filter, one};
+use crate::sources::read_patterns;
 use crate::{size, time};
 
 /// Flags of `restore`.
@@ -143,8 +143,7 @@ pub(crate) fn run(context: &Context, args: &RestoreArgs) -> Result<Outcome> {
     context.catch_interrupts()?;
     let begun = std::time::Instant::now();
     let shown = Shown::start(context, "restore");
-    let done =
-        restore(&opened.reader, snapshot, &subpath, &args.target, &options, shown.progress(), &context.cancel);
+    let done = restore(&opened.reader, snapshot, &subpath, &args.target, &options, shown.progress(), &context.cancel);
     let problems = shown.finish();
     let summary = done?;
     tell(context, args, &summary, &problems, begun.elapsed().as_millis() as u64)?;

@@ -88,8 +88,7 @@ pub(crate) fn run(context: &Context, args: &SnapshotsArgs) -> Result<Outcome> {
     let mut chosen = choose(&all, &args.ids, &args.filter)?;
     if let Some(latest) = args.latest {
         let keep = GroupBy { host: true, paths: true, tags: false }.groups(&chosen);
-        let kept: Vec<_> =
-            keep.values().flat_map(|group| group.iter().rev().take(latest)).map(|s| s.id()).collect();
+        let kept: Vec<_> = keep.values().flat_map(|group| group.iter().rev().take(latest)).map(|s| s.id()).collect();
         chosen.retain(|s| kept.contains(&s.id()));
     }
     let mut out = context.out.stdout();

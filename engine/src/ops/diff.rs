@@ -204,7 +204,11 @@ impl Walk<'_> {
         for (side, own, others) in [(0, old, new), (1, new, old)] {
             let counts = if side == 0 { &mut self.summary.removed } else { &mut self.summary.added };
             for (id, is_data) in own.difference(others) {
-                if *is_data { counts.data_blobs += 1 } else { counts.tree_blobs += 1 }
+                if *is_data {
+                    counts.data_blobs += 1
+                } else {
+                    counts.tree_blobs += 1
+                }
                 self.reader.index().lookup(id, &mut copies);
                 counts.bytes += copies.first().map_or(0, |copy| u64::from(copy.entry.len));
             }

@@ -147,8 +147,10 @@ impl Locked {
         }
         best.map(|(_, bundle)| bundle).ok_or_else(|| {
             Error::WrongKey(match tried {
-                0 => "no key slot of this repository opens that way; use the key file that it was made with (--key-file)"
-                    .into(),
+                0 => {
+                    "no key slot of this repository opens that way; use the key file that it was made with (--key-file)"
+                        .into()
+                }
                 n => format!("wrong password or code: none of {n} key slots opens with it"),
             })
         })
