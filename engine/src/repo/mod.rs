@@ -4,15 +4,18 @@
 //! [`Reader`] gives blobs; [`Session`] adds a snapshot.
 
 pub mod bridge;
+pub mod fetch;
 mod identity;
 pub mod index;
 pub mod init;
+pub mod key_admin;
 mod open;
 pub mod packer;
 pub mod reader;
 pub mod session;
 pub mod tree;
 pub mod view;
+pub mod walk;
 
 pub use bridge::Bridge;
 pub use init::init;
