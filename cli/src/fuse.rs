@@ -94,7 +94,11 @@ fn check_mountpoint(dir: &Path) -> Result<PathBuf> {
     }
     match Path::new("/dev/fuse").metadata() {
         Ok(device) if device.file_type().is_char_device() => {}
-        _ => return Err(anyhow!("cannot mount: there is no /dev/fuse; load it with modprobe fuse, or use restore or dump")),
+        _ => {
+            return Err(anyhow!(
+                "cannot mount: there is no /dev/fuse; load it with modprobe fuse, or use restore or dump"
+            ));
+        }
     }
     dir.canonicalize().with_context(|| format!("cannot mount at {}", dir.display()))
 }
@@ -141,7 +145,9 @@ fn end(session: BackgroundSession, dir: &Path) -> Result<Ended> {
         }
         // Somebody else was faster.
         Err(OsError::INVAL) => Ok(wait(session.guard)),
-        Err(e) => Err(anyhow!("cannot unmount {}: {e}; fusermount3 -u -z {} does it later", dir.display(), dir.display())),
+        Err(e) => {
+            Err(anyhow!("cannot unmount {}: {e}; fusermount3 -u -z {} does it later", dir.display(), dir.display()))
+        }
     }
 }
 

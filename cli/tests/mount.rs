@@ -25,6 +25,7 @@ use copal_engine::format::bundle::Identity;
 use copal_engine::ops::backup::{self, Parent, backup};
 use copal_engine::ops::vfs::{self, Vfs};
 use copal_engine::progress::{Cancel, Collect};
+use copal_engine::repo::session::GROUPED_UNDER;
 use copal_engine::repo::{self, Bridge, Reader, Repository};
 use copal_engine::source::exclude::Exclude;
 use copal_engine::store::Store;
@@ -250,7 +251,12 @@ fn other_programs_find_no_difference() {
     compare_holes(&source.join("sparse"), &mounted.join("sparse"));
     permissions_count(&mounted);
     let space = rustix::fs::statvfs(&mount.dir).unwrap();
-    assert!(space.f_blocks > 1000 && space.f_bfree == 0 && space.f_namemax == 255, "{space:?}");
+    assert!(
+        space.f_blocks > 1000 && space.f_bfree == 0 && space.f_namemax == 255,
+        "{} {}",
+        space.f_blocks,
+        space.f_bfree
+    );
     assert_eq!(fs::write(mounted.join("new"), b"").unwrap_err().kind(), std::io::ErrorKind::ReadOnlyFilesystem);
     assert_eq!(bench.problems(), [""; 0]);
     assert_eq!(mount.end(), Ended::Unmounted);
@@ -312,7 +318,8 @@ fn compare_attributes(source: &Path, mounted: &Path) {
     }
     let shown = |root: &Path| {
         let args = ["-R", "-h", "-d", "-m", "-", "--absolute-names", "."].map(OsStr::new);
-        let mut all = String::from_utf8(Command::new("getfattr").args(args).current_dir(root).output().unwrap().stdout).unwrap();
+        let mut all =
+            String::from_utf8(Command::new("getfattr").args(args).current_dir(root).output().unwrap().stdout).unwrap();
         all.retain(|c| c != '\r');
         let mut files: Vec<String> = all.split("\n\n").map(str::to_owned).collect();
         files.sort();
@@ -438,14 +445,19 @@ fn damage_is_an_error_of_one_file() {
     assert!(problems[0].contains("/source/bad-large: pack/"), "{problems:?}");
 }
 
-/// Flips a bit in the frame of a file's last chunk.
+/// Flips a bit in the frame of the last chunk of a file that shares its frame with no other: shorter ones are grouped.
 fn damage(bench: &Bench, path: &[u8]) {
     let view = bench.repo.view().unwrap();
     let reader = Reader::new(Arc::clone(&bench.repo), Arc::clone(&view.index), 1 << 20);
     let root = view.snapshots[0].graph.root.unwrap();
     let node = reader.find(&root, path).unwrap().unwrap();
     let mut copies = Vec::new();
-    view.index.lookup(node.children.last().unwrap(), &mut copies);
+    for id in node.children.iter().rev() {
+        view.index.lookup(id, &mut copies);
+        if copies[0].entry.len as usize >= GROUPED_UNDER {
+            break;
+        }
+    }
     let pack = bench.dir.path().join("repository").join(reader.pack_key_name(&copies[0]));
     let at = u64::from(copies[0].entry.offset) + 100;
     fs::set_permissions(&pack, fs::Permissions::from_mode(0o600)).unwrap();
@@ -480,4 +492,81 @@ fn a_mount_in_use_goes_out_of_sight() {
         std::thread::sleep(Duration::from_millis(10));
     }
     assert_eq!(mount.end(), Ended::Elsewhere);
+}
+
+/// The program itself, on a repository of its own.
+struct Program {
+    dir: tempfile::TempDir,
+}
+
+impl Program {
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_copal"));
+        command.args(args).env("COPAL_PASSWORD", "test").env("COPAL_REPOSITORY", self.dir.path().join("repository"));
+        for (name, dir) in [("XDG_CACHE_HOME", "cache"), ("XDG_STATE_HOME", "state"), ("XDG_CONFIG_HOME", "config")] {
+            command.env(name, self.dir.path().join(dir));
+        }
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        let output = self.command(args).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        output
+    }
+}
+
+#[test]
+fn signals_unmount_and_the_program_ends_well() {
+    if !can_mount() {
+        return;
+    }
+    let program = Program { dir: tempfile::tempdir().unwrap() };
+    let (source, mount) = (program.dir.path().join("source"), program.dir.path().join("mount"));
+    for dir in [&source, &mount] {
+        fs::create_dir(dir).unwrap();
+    }
+    fs::write(source.join("file"), b"content").unwrap();
+    program.run(&["init"]);
+    for tag in ["one", "two"] {
+        program.run(&["backup", source.to_str().unwrap(), "--tag", tag, "--host", "here"]);
+    }
+    for signal in [rustix::process::Signal::INT, rustix::process::Signal::TERM] {
+        let args = ["mount", mount.to_str().unwrap(), "--tag", "two", "--path-template", "%h/%t"];
+        let mut child = program.command(&args).spawn().unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while !is_mounted(&mount) {
+            assert!(Instant::now() < deadline && child.try_wait().unwrap().is_none(), "it does not mount");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let below = mount.join("here/two").join(source.strip_prefix("/").unwrap());
+        let read = fs::read(below.join("file"));
+        let tags: Vec<_> = fs::read_dir(mount.join("here")).unwrap().map(|e| e.unwrap().file_name()).collect();
+        rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+        assert!(!is_mounted(&mount));
+        assert_eq!(read.unwrap(), b"content");
+        assert_eq!(tags, ["two"]);
+    }
+}
+
+#[test]
+fn what_cannot_be_mounted_says_why() {
+    if !can_mount() {
+        return;
+    }
+    let program = Program { dir: tempfile::tempdir().unwrap() };
+    program.run(&["init"]);
+    let file = program.dir.path().join("file");
+    fs::write(&file, b"").unwrap();
+    let missing = program.dir.path().join("missing");
+    for (args, code, says) in [
+        (["mount", file.to_str().unwrap()], 1, "no directory"),
+        (["mount", missing.to_str().unwrap()], 1, "cannot mount at"),
+        (["mount", "--path-template=a//b"], 2, "DIR"),
+    ] {
+        let output = program.command(&args).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), said.contains(says)), (Some(code), true), "{said}");
+    }
 }

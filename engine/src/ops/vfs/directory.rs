@@ -120,7 +120,10 @@ impl Directories {
         let (first, id) = &listing[n];
         let stretch = self.stretch(reader, id)?;
         if first.is_some() && first.as_ref() != stretch.node(0).map(|node| &node.name) {
-            return Err(Error::damaged(format!("directory {}", id.short()), "it begins with another name than it should"));
+            return Err(Error::damaged(
+                format!("directory {}", id.short()),
+                "it begins with another name than it should",
+            ));
         }
         Ok((*id, stretch))
     }

@@ -148,7 +148,10 @@ impl Contents {
     fn chunk(&self, reader: &Reader, id: &BlobId, len: u64) -> Result<Bytes> {
         let chunk = self.chunks.get(id, |id| reader.blob(id, BlobKind::Data))?;
         if chunk.len() as u64 != len {
-            return Err(Error::damaged(format!("data blob {}", id.short()), "it is not as long as the file's map says"));
+            return Err(Error::damaged(
+                format!("data blob {}", id.short()),
+                "it is not as long as the file's map says",
+            ));
         }
         Ok(chunk)
     }

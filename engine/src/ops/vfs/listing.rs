@@ -40,7 +40,14 @@ struct Sink<'s, 'a> {
 
 impl Sink<'_, '_> {
     /// `false`: it is full. `enter` looks the name up.
-    fn name(&mut self, name: &[u8], id: Identity, kind: FileKind, next: u64, enter: impl FnOnce() -> Attributes) -> bool {
+    fn name(
+        &mut self,
+        name: &[u8],
+        id: Identity,
+        kind: FileKind,
+        next: u64,
+        enter: impl FnOnce() -> Attributes,
+    ) -> bool {
         let attributes = self.plus.then(enter);
         let ino = attributes.map_or_else(|| id.ino(), |a| a.ino);
         let full = (self.add)(Listed { name, ino, kind, next, attributes });

@@ -74,9 +74,10 @@ impl Vfs {
                 }
                 What::Latest(..) => names.push(super::catalog::LATEST.to_vec()),
                 What::Entry(place) => {
-                    let name = self.directories.held(&place.stretch).and_then(|entries| {
-                        entries.node(usize::from(place.at)).map(|node| node.name.clone())
-                    });
+                    let name = self
+                        .directories
+                        .held(&place.stretch)
+                        .and_then(|entries| entries.node(usize::from(place.at)).map(|node| node.name.clone()));
                     names.push(name.unwrap_or_else(|| "…".into()));
                 }
             }

@@ -74,7 +74,14 @@ fn holes_and_data_are_found_and_counted() {
         ("empty", &[(0, None, None)]),
         ("small", &[(0, Some(0), Some(5)), (4, Some(4), Some(5)), (5, None, None)]),
         ("sparse", &[(0, Some(4096), Some(0)), (4097, Some(4097), Some(4099)), (4099, Some(104_099), Some(4099))]),
-        ("large", &[(10, Some(10), Some(100_000)), (120_000, Some(151_500), Some(120_000)), (151_500, Some(151_500), Some(size("large")))]),
+        (
+            "large",
+            &[
+                (10, Some(10), Some(100_000)),
+                (120_000, Some(151_500), Some(120_000)),
+                (151_500, Some(151_500), Some(size("large"))),
+            ],
+        ),
         ("hole", &[(0, None, Some(0)), (5, None, Some(5)), (1 << 40, None, None)]),
     ];
     for (name, seeks) in cases {
@@ -84,7 +91,9 @@ fn holes_and_data_are_found_and_counted() {
             assert_eq!(vfs.seek(handle, offset, Seek::Hole).ok(), hole, "{name} {offset}");
         }
     }
-    for (name, data) in [("empty", 0), ("small", 5), ("mapped", 170_003), ("sparse", 70_003), ("large", 170_003), ("hole", 0u64)] {
+    for (name, data) in
+        [("empty", 0), ("small", 5), ("mapped", 170_003), ("sparse", 70_003), ("large", 170_003), ("hole", 0u64)]
+    {
         let found = walk(&vfs, &format!("{ROOT}/{name}")).unwrap();
         assert_eq!(found.blocks, data.div_ceil(512), "{name}");
         assert_eq!(vfs.attributes(found.ino).unwrap(), found);

@@ -47,12 +47,7 @@ impl Bench {
     }
 
     /// Commits a snapshot of what `root` stores, taken at second `time`.
-    fn snapshot(
-        &self,
-        time: i64,
-        labels: &[&str],
-        root: impl FnOnce(&mut Worker<'_>) -> BlobId,
-    ) -> SnapshotId {
+    fn snapshot(&self, time: i64, labels: &[&str], root: impl FnOnce(&mut Worker<'_>) -> BlobId) -> SnapshotId {
         let session = Session::begin(Arc::clone(&self.repo), &self.who, 3, false, Box::new(SystemRng)).unwrap();
         let mut worker = session.worker();
         let root = root(&mut worker);

@@ -91,7 +91,8 @@ fn large_directories_are_listed_in_pieces_from_any_offset() {
     let bench = Bench::new();
     let name = |n: usize| format!("f{n:06}");
     bench.snapshot(0, &[], |worker| {
-        let parts = (0..6).map(|part| (part * 700..(part + 1) * 700).map(|n| small_file(worker, &name(n), b"")).collect());
+        let parts =
+            (0..6).map(|part| (part * 700..(part + 1) * 700).map(|n| small_file(worker, &name(n), b"")).collect());
         let parts = parts.collect();
         let tree = split(worker, parts);
         let empty = directory(worker, vec![]);
@@ -120,7 +121,8 @@ fn large_directories_are_listed_in_pieces_from_any_offset() {
 fn offsets_hold_while_the_cache_turns_over() {
     let bench = Bench::new();
     bench.snapshot(0, &[], |worker| {
-        let parts = (0..8).map(|p| (0..500).map(|n| small_file(worker, &format!("{p}-{n:04}"), b"")).collect()).collect();
+        let parts =
+            (0..8).map(|p| (0..500).map(|n| small_file(worker, &format!("{p}-{n:04}"), b"")).collect()).collect();
         split(worker, parts)
     });
     let vfs = bench.vfs_with(|options| options.memory = 1 << 10);
