@@ -18,6 +18,7 @@ pub mod reader;
 pub mod session;
 pub mod tree;
 pub mod view;
+pub mod walk;
 
 pub use bridge::Bridge;
 pub use init::init;
