@@ -15,7 +15,10 @@ fn the_first_backup_makes_a_repository_and_its_key() {
     let key = place.path("home/.config/copal/key");
     assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(first.err.lines().count(), 1, "{first:?}");
-    assert!(first.err.contains(key.to_str().unwrap()) && first.err.contains("without it nothing can be read"), "{first:?}");
+    assert!(
+        first.err.contains(key.to_str().unwrap()) && first.err.contains("without it nothing can be read"),
+        "{first:?}"
+    );
     assert!(first.out.contains("saved"), "{first:?}");
 
     let second = place.ok(&["backup", "src"]);
@@ -65,7 +68,8 @@ fn archives_hold_what_the_directory_held() {
     place.ok(&["backup", "src", "-q"]);
     let source = place.text("src");
     assert_eq!(place.ok(&["dump", "latest", &format!("{source}/a.txt")]).out, "hello\n");
-    for (format, unpack) in [("tar", vec!["tar", "xf", "archive", "-C", "out"]), ("zip", vec!["python3", "-c", UNZIP])] {
+    for (format, unpack) in [("tar", vec!["tar", "xf", "archive", "-C", "out"]), ("zip", vec!["python3", "-c", UNZIP])]
+    {
         let _ = fs::remove_dir_all(place.path("out"));
         fs::create_dir(place.path("out")).unwrap();
         let file = fs::File::create(place.path("archive")).unwrap();
@@ -97,7 +101,8 @@ fn looking_around() {
     place.ok(&["backup", "src", "-q"]);
     let source = place.text("src");
 
-    let names = |ran: common::Ran| ran.out.lines().map(|l| l.rsplit('/').next().unwrap().to_owned()).collect::<Vec<_>>();
+    let names =
+        |ran: common::Ran| ran.out.lines().map(|l| l.rsplit('/').next().unwrap().to_owned()).collect::<Vec<_>>();
     assert_eq!(names(place.ok(&["ls", "latest", &source])), ["a.txt", "hard", "link", "new", "sparse", "sub"]);
     assert_eq!(names(place.ok(&["ls", "latest", &source, "--recursive", "--reverse"]))[0], "deep.c");
     let by_size = place.ok(&["ls", "latest", &source, "--sort", "size"]);
@@ -128,14 +133,19 @@ fn looking_around() {
 #[test]
 fn pipes_are_backed_up_only_when_their_command_succeeds() {
     let place = Place::new();
-    let mut child = place.command(&["backup", "--stdin", "--stdin-filename", "dump.sql", "-q"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut child = place
+        .command(&["backup", "--stdin", "--stdin-filename", "dump.sql", "-q"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"select 1;\n").unwrap();
     assert!(child.wait().unwrap().success());
     assert_eq!(place.ok(&["dump", "latest", "dump.sql"]).out, "select 1;\n");
 
     place.ok(&["backup", "--stdin-from-command", "--stdin-filename", "x", "--", "echo", "fine"]);
     assert_eq!(place.ok(&["dump", "latest", "/x"]).out, "fine\n");
-    let failed = place.run(&["backup", "--stdin-from-command", "--stdin-filename", "x", "--", "sh", "-c", "echo half; exit 4"]);
+    let failed =
+        place.run(&["backup", "--stdin-from-command", "--stdin-filename", "x", "--", "sh", "-c", "echo half; exit 4"]);
     assert_eq!(failed.code, 1, "{failed:?}");
     assert!(failed.err.contains("exit status: 4"), "{failed:?}");
     assert_eq!(place.json(&["snapshots"]).as_array().unwrap().len(), 2);
@@ -143,7 +153,8 @@ fn pipes_are_backed_up_only_when_their_command_succeeds() {
 
 #[test]
 fn a_dry_run_stores_nothing_and_an_unchanged_source_can_be_skipped() {
-    let place = Place::new();
+    // Not in /tmp: the attributes of directories above belong to the snapshot, and other tests change those of /tmp.
+    let place = Place::in_dir(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap());
     let dry = place.json(&["backup", "src", "--dry-run"]);
     assert_eq!((&dry["snapshot_id"], &dry["dry_run"], &dry["files_new"]), (&"".into(), &true.into(), &5.into()));
     assert_eq!(place.json(&["snapshots"]).as_array().unwrap().len(), 0);
@@ -165,4 +176,16 @@ fn excludes_and_lists() {
     let listed = place.ok(&["ls", "latest"]).out;
     assert!(listed.contains("/src/a.txt") && listed.contains("/src/sub\n"), "{listed}");
     assert!(!listed.contains("deep.c") && !listed.contains("big"), "{listed}");
+}
+
+#[test]
+fn a_path_through_a_symlink_is_the_file_behind_it() {
+    let place = Place::new();
+    std::os::unix::fs::symlink("src", place.path("way")).unwrap();
+    place.ok(&["backup", "way/a.txt", "-q"]);
+    assert_eq!(place.ok(&["dump", "latest", &place.text("src/a.txt")]).out, "hello\n");
+    place.ok(&["backup", "way/", "-q"]);
+    assert!(place.ok(&["ls", "latest"]).out.contains("/src/sub/deep.c"));
+    place.ok(&["backup", "way", "-q"]);
+    assert!(place.ok(&["ls", "latest", "-l"]).out.contains("/way -> src\n"));
 }

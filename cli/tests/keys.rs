@@ -44,7 +44,9 @@ fn roles_may_what_they_may() {
         let made = with_password(&place, "correct horse", &["key", "export", "--role", role, "--out", &out]);
         assert_eq!(made.code, 0, "{made:?}");
     }
-    let run = |role: &str, words: &[&str]| place.run(&[&["-r", "repo", "--key-file", &format!("{role}.key")], words].concat());
+    let run = |role: &str, words: &[&str]| {
+        place.run(&[&["-r", "repo", "--key-file", &format!("{role}.key")], words].concat())
+    };
     assert_eq!(run("writer", &["backup", "src", "-q"]).code, 0);
     let refused = run("writer", &["ls", "latest"]);
     assert_eq!(refused.code, 12, "{refused:?}");

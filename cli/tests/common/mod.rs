@@ -2,6 +2,8 @@
 #![allow(dead_code)]
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -27,7 +29,12 @@ pub(crate) struct Ran {
 impl Place {
     /// With some files in `src`.
     pub(crate) fn new() -> Self {
-        let place = Self { dir: tempfile::tempdir().unwrap() };
+        Self::in_dir(tempfile::tempdir().unwrap())
+    }
+
+    /// The same, in a directory that is given.
+    pub(crate) fn in_dir(dir: tempfile::TempDir) -> Self {
+        let place = Self { dir };
         fs::create_dir(place.path("home")).unwrap();
         place.write("src/a.txt", b"hello\n");
         place.write("src/sub/deep.c", b"int main;\n");
@@ -68,6 +75,17 @@ impl Place {
     /// Runs it.
     pub(crate) fn run(&self, words: &[&str]) -> Ran {
         ran(&mut self.command(words))
+    }
+
+    /// Runs it as somebody who may not read everything: root becomes nobody.
+    pub(crate) fn run_as_user(&self, words: &[&str]) -> Ran {
+        let mut command = self.command(words);
+        if fs::metadata(self.dir.path()).unwrap().uid() == 0 {
+            let given = Command::new("chown").args(["-R", "65534:65534"]).arg(self.dir.path()).status().unwrap();
+            assert!(given.success());
+            command.uid(65534).gid(65534);
+        }
+        ran(&mut command)
     }
 
     /// Runs it, and it must succeed.
