@@ -94,7 +94,8 @@ fn delete_removes_what_the_snapshot_does_not_have() {
 #[test]
 fn delete_spares_what_is_excluded_also_in_directories_that_go() {
     let bench = bench();
-    for path in ["a/y.log", "a/mine.log", "a/gone", "old/keep.log", "old/gone", "old/sub/gone", "logs.log/x", "older/x"] {
+    for path in ["a/y.log", "a/mine.log", "a/gone", "old/keep.log", "old/gone", "old/sub/gone", "logs.log/x", "older/x"]
+    {
         bench.write_target(path, b"mine");
     }
     let options = Options { delete: true, ..chosen(&[], &["*.log"]) };

@@ -141,3 +141,40 @@ fn progress_comes_to_what_was_expected() {
         assert_eq!((done.total_files, done.total_bytes, done.bytes_restored), (6, bytes, bytes));
     }
 }
+
+/// Changes a byte of whatever is being written, right after it was.
+struct Tamper<'a>(&'a std::path::Path, std::sync::Mutex<Vec<Problem>>);
+
+impl Progress for Tamper<'_> {
+    fn advance(&self, _: u64, bytes: u64) {
+        use std::os::unix::fs::FileExt;
+        for name in names(self.0).iter().filter(|name| bytes > 0 && name.starts_with(".copal-")) {
+            let file = fs::File::options().read(true).write(true).open(self.0.join(name)).unwrap();
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, 77_777).unwrap();
+            file.write_all_at(&[byte[0] ^ 1], 77_777).unwrap();
+        }
+    }
+    fn problem(&self, problem: Problem) {
+        self.1.lock().unwrap().push(problem);
+    }
+}
+
+#[test]
+fn verify_finds_what_was_not_written_as_it_should_be() {
+    let bench = Bench::new();
+    bench.write("file", noise(1, 200_000));
+    bench.backup();
+    let (reader, latest) = bench.reader();
+    let (target, cancel) = (bench.target(), Cancel::default());
+    for verify in [true, false] {
+        let tamper = Tamper(&target, std::sync::Mutex::default());
+        let options = Options { verify, ..Options::default() };
+        let summary = restore(&reader, &latest, b"source", &target, &options, &tamper, &cancel).unwrap();
+        let problems = tamper.1.into_inner().unwrap();
+        assert_eq!((summary.files_failed, problems.len()), (u64::from(verify), usize::from(verify)));
+        assert!(problems.iter().all(|p| p.path.ends_with("file") && p.message.contains("read back")), "{problems:?}");
+        // Without it nobody notices: so it is this that does.
+        assert_eq!(names(&target).len(), usize::from(!verify));
+    }
+}

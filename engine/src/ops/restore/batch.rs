@@ -12,7 +12,8 @@ use crate::repo::tree::Piece;
 use super::file::{File, FilePiece};
 
 /// What one piece costs until its batch is written: itself, its place in the plan, its share of frames and spans.
-const PIECE_BYTES: usize = size_of::<FilePiece>() + size_of::<u32>() + size_of::<BlobUse>() + size_of::<Wanted<FrameUse>>();
+const PIECE_BYTES: usize =
+    size_of::<FilePiece>() + size_of::<u32>() + size_of::<BlobUse>() + size_of::<Wanted<FrameUse>>();
 
 /// Files and pieces, up to so many bytes of them.
 pub(super) struct Batch {

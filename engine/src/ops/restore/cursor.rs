@@ -90,3 +90,84 @@ impl Cursor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::chunker::Params;
+    use crate::crypto::rng::{SeededRng, SystemRng};
+    use crate::ops::backup::{self, Parent, backup};
+    use crate::progress::{Cancel, Silent};
+    use crate::repo::{self, Bridge};
+    use crate::source::exclude::Exclude;
+    use crate::store::memory::Memory;
+
+    /// A reader, and the tree of a stored directory of `count` files.
+    fn directory(count: usize) -> (tempfile::TempDir, Reader, BlobId) {
+        let dir = tempfile::tempdir().unwrap();
+        let source = dir.path().join("source");
+        std::fs::create_dir(&source).unwrap();
+        (0..count).for_each(|n| std::fs::write(source.join(format!("{n:05}")), b"").unwrap());
+        let options = repo::Options::new(dir.path().join("local"));
+        let (bridge, mut rng) = (Bridge::start().unwrap(), SeededRng::new("cursor"));
+        let store = Arc::new(Memory::new());
+        let (mut repo, _) = repo::init(store, bridge, Params::DEFAULT, options, &mut rng).unwrap();
+        let who = repo.identity(&mut rng).unwrap();
+        let repo = Arc::new(repo);
+        let options = backup::Options {
+            paths: vec![source],
+            stream: Mutex::new(None),
+            as_path: Some("/d".into()),
+            host: Vec::new(),
+            user: (Vec::new(), 0, 0),
+            labels: Vec::new(),
+            time: None,
+            exclude: Exclude::default(),
+            one_file_system: false,
+            ignore_inode: false,
+            ignore_ctime: false,
+            parent: Parent::None,
+            level: 1,
+            dry_run: false,
+            skip_if_unchanged: false,
+            program: Vec::new(),
+        };
+        backup(&repo, &who, Box::new(SystemRng), &options, &Silent, &Cancel::default()).unwrap();
+        let view = repo.view().unwrap();
+        let root = view.snapshots[0].graph.root.unwrap();
+        let reader = Reader::new(repo, view.index, 8 << 20);
+        let tree = reader.find(&root, b"d").unwrap().unwrap().tree().unwrap();
+        (dir, reader, tree)
+    }
+
+    #[test]
+    fn it_goes_on_where_it_was_after_it_gave_up_its_memory() {
+        for count in [0, 1, 5000] {
+            let (_dir, reader, tree) = directory(count);
+            let (mut cursor, mut names) = (Cursor::new(tree), Vec::new());
+            while let Some(node) = cursor.next(&reader).unwrap() {
+                names.push(String::from_utf8(node.name).unwrap());
+                if names.len() % 97 == 0 {
+                    cursor.unload();
+                    assert_eq!(cursor.held(), 0);
+                }
+            }
+            assert_eq!(names, Vec::from_iter((0..count).map(|n| format!("{n:05}"))));
+            cursor.unload();
+            assert_eq!(cursor.next(&reader).unwrap(), None);
+            assert!(count < 5000 || reader.stretches(&tree).unwrap().len() > 1);
+        }
+    }
+
+    #[test]
+    fn a_single_entry_comes_once() {
+        let (_dir, reader, tree) = directory(1);
+        let node = reader.entries(&tree).unwrap().remove(0);
+        let mut cursor = Cursor::single(node.clone());
+        cursor.unload();
+        assert_eq!(cursor.next(&reader).unwrap(), Some(node));
+        assert_eq!(cursor.next(&reader).unwrap(), None);
+    }
+}

@@ -233,8 +233,10 @@ impl File {
 
     fn fail_verify(&self, job: &Job, piece: &FilePiece) {
         if self.end(job) {
-            let message =
-                format!("not restored: {} bytes at {} read back otherwise than they were written", piece.len, piece.offset);
+            let message = format!(
+                "not restored: {} bytes at {} read back otherwise than they were written",
+                piece.len, piece.offset
+            );
             job.unverified(Problem { kind: ProblemKind::Unwritable, path: self.path.clone(), message });
         }
     }

@@ -12,8 +12,8 @@ use crate::progress::{Cancel, Problem, ProblemKind, Progress};
 use crate::repo::{Node, Reader};
 use crate::target::{self, DirPath, Finished, LinkSource, Links, Pending, Target, TargetDir};
 
-use super::tally::{Count, Tally};
 use super::Options;
+use super::tally::{Count, Tally};
 
 /// Files of several pieces that are open at once.
 const OPEN_FILES_MAX: usize = 256;
@@ -181,7 +181,10 @@ impl<'a> Job<'a> {
     /// Tells what went wrong at the target, unless it went wrong with all of it: then this is the error.
     pub(super) fn report(&self, error: &target::Error) -> Result<()> {
         if let target::Error::Io { action, path, source } = error
-            && matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::ReadOnlyFilesystem)
+            && matches!(
+                source.kind(),
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::ReadOnlyFilesystem
+            )
         {
             let source = source.raw_os_error().map_or_else(|| source.kind().into(), std::io::Error::from_raw_os_error);
             return Err(Error::io(action, path, source));

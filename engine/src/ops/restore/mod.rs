@@ -103,7 +103,8 @@ pub fn restore(
     cancel: &Cancel,
 ) -> Result<Summary> {
     reader.repository().may(Use::Read, "restore")?;
-    let root = snapshot.graph.root.ok_or_else(|| Error::NotFound(format!("snapshot {} has no files", snapshot.id())))?;
+    let root =
+        snapshot.graph.root.ok_or_else(|| Error::NotFound(format!("snapshot {} has no files", snapshot.id())))?;
     let start = reader.find(&root, subpath)?;
     let target = Target::open(target, options.target()).map_err(fatal)?;
     let job = Job::new(reader, target, options, progress, cancel);

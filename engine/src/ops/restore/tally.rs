@@ -15,7 +15,7 @@ pub struct Summary {
     pub files_restored: u64,
     /// Those that were left as they were, because the policy says so or because they are devices.
     pub files_skipped: u64,
-    /// Those that could not be restored; each is a problem.
+    /// Those that could not be restored; each is a problem. Below a directory that cannot be made nothing is counted.
     pub files_failed: u64,
     /// Entries removed at the target because the snapshot does not have them.
     pub files_deleted: u64,

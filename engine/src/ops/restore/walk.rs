@@ -15,7 +15,7 @@ use super::batch::Batch;
 use super::cursor::Cursor;
 use super::drain::drain;
 use super::file::File;
-use super::job::{Job, Place, only_damage};
+use super::job::{Again, Job, Place, only_damage};
 use super::surplus::{Surplus, delete};
 use super::tally::Count;
 
@@ -266,34 +266,37 @@ impl<'a> Walk<'a> {
         match decided {
             Ok((dir, decision)) => {
                 let place = self.levels[n].made.as_ref().expect("made above").place.clone();
-                self.claim(&dir, place, node, decision)
+                let Some(node) = self.claim(&dir, node, decision)? else { return Ok(()) };
+                self.job.expect_bytes(node.size());
+                self.put(&dir, place, node, decision)
             }
             Err(error) => self.job.failed(&error),
         }
     }
 
-    /// Links a name of a file that is there already; everything else is put.
-    fn claim(&mut self, dir: &TargetDir, place: Place, mut node: Node, decision: Decision) -> Result<()> {
+    /// Links a name of a file that is there already, or will be; gives everything else back, to be put.
+    fn claim(&mut self, dir: &TargetDir, mut node: Node, decision: Decision) -> Result<Option<Node>> {
         let job = self.job;
-        if let Some(id) = &node.metadata.hardlink {
-            match job.links.claim(&job.target, id, dir, &node.name, decision) {
-                Ok(Claim::First) => {}
-                Ok(Claim::Linked) => return Ok(job.restored(0, 0)),
-                Ok(Claim::Queued) => return Ok(()),
-                Ok(Claim::Copy) => node.metadata.hardlink = None,
-                Ok(Claim::Kept(_)) => {
-                    job.expect_bytes(node.size());
-                    return Ok(job.kept(Count::Skipped, node.size()));
-                }
-                Err(error) => return job.failed(&error),
+        let Some(id) = &node.metadata.hardlink else { return Ok(Some(node)) };
+        match job.links.claim(&job.target, id, dir, &node.name, decision) {
+            Ok(Claim::First) => return Ok(Some(node)),
+            Ok(Claim::Copy) => {
+                node.metadata.hardlink = None;
+                return Ok(Some(node));
             }
+            Ok(Claim::Linked) => job.restored(0, 0),
+            Ok(Claim::Queued) => {}
+            Ok(Claim::Kept(_)) => {
+                job.expect_bytes(node.size());
+                job.kept(Count::Skipped, node.size());
+            }
+            Err(error) => job.failed(&error)?,
         }
-        self.put(dir, place, node, decision)
+        Ok(None)
     }
 
     fn put(&mut self, dir: &TargetDir, place: Place, node: Node, decision: Decision) -> Result<()> {
         let job = self.job;
-        job.expect_bytes(node.size());
         let made = match (decision, &node.metadata.kind) {
             (Decision::Keep(kept), _) => return self.keep(dir, &node, kept),
             (Decision::UpdateMetadataOnly, _) => dir.update(&node.name, &node.metadata),
@@ -338,7 +341,8 @@ impl<'a> Walk<'a> {
             job.restored(node.size(), 0);
             return Ok(());
         }
-        let whole = Node { children: std::mem::take(&mut node.children), metadata: node.metadata.clone(), ..node.clone() };
+        let whole =
+            Node { children: std::mem::take(&mut node.children), metadata: node.metadata.clone(), ..node.clone() };
         if node.metadata.hardlink.is_some() {
             node.children.clone_from(&whole.children);
         }
@@ -365,23 +369,26 @@ impl<'a> Walk<'a> {
             if again.is_empty() {
                 break;
             }
-            for name in again {
-                let dir = match self.job.target.reopen(&name.pending.dir) {
-                    Ok(dir) => dir,
-                    Err(error) => {
-                        self.job.failed(&error)?;
-                        continue;
-                    }
-                };
-                let (place, decision) = (self.job.place(&dir), name.pending.decision);
-                match name.claim {
-                    true => self.claim(&dir, place, name.node, decision)?,
-                    false => self.put(&dir, place, name.node, decision)?,
-                }
-            }
+            again.into_iter().try_for_each(|name| self.put_again(name))?;
         }
         self.finish_seen();
         Ok(())
+    }
+
+    /// A name that waited for a file which cannot be linked to, or did not come to be.
+    fn put_again(&mut self, name: Again) -> Result<()> {
+        let dir = match self.job.target.reopen(&name.pending.dir) {
+            Ok(dir) => dir,
+            Err(error) => return self.job.failed(&error),
+        };
+        let (place, decision) = (self.job.place(&dir), name.pending.decision);
+        if name.claim {
+            // Its bytes are those of the name that failed: they were expected then.
+            let Some(node) = self.claim(&dir, name.node, decision)? else { return Ok(()) };
+            return self.put(&dir, place, node, decision);
+        }
+        self.job.expect_bytes(name.node.size());
+        self.put(&dir, place, name.node, decision)
     }
 
     fn finish_seen(&mut self) {
