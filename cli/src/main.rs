@@ -13,6 +13,7 @@ mod archive;
 mod args;
 mod commands;
 mod errors;
+mod log;
 mod node;
 mod open;
 mod output;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Err(errors::ParseError::Other(e)) => return errors::report(&e, false),
     };
     let json = parsed.cli.global.json;
+    log::start(parsed.cli.global.quiet, parsed.cli.global.verbose);
     match commands::run(parsed) {
         Ok(outcome) => outcome.exit_code(),
         Err(e) => errors::report(&e, json),

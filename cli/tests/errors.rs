@@ -85,7 +85,7 @@ fn a_reader_that_goes_away_is_no_failure() {
 #[test]
 fn what_cannot_be_read_is_told_listed_and_changes_the_code() {
     let place = Place::new();
-    std::fs::set_permissions(place.path("src/a.txt"), std::os::unix::fs::PermissionsExt::from_mode(0)).unwrap();
+    std::fs::set_permissions(place.path("src/a.txt"), std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
     let ran = place.run_as_user(&["backup", "src", "--json", "--no-progress"]);
     let summary: serde_json::Value = serde_json::from_str(ran.out.lines().last().unwrap()).unwrap();
     assert_eq!(ran.code, 3, "{ran:?}");

@@ -143,7 +143,7 @@ fn output_is_what_the_schemas_say() {
     assert_lines("key", &place.ok(&["key", "remove", &slot, "--json"]).out, &mut seen);
     let failed = place.run(&["ls", "nope", "--json"]);
     assert_lines("exit-error", &failed.err, &mut seen);
-    fs::set_permissions(place.path("src/a.txt"), std::os::unix::fs::PermissionsExt::from_mode(0)).unwrap();
+    fs::set_permissions(place.path("src/a.txt"), std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
     let unreadable = place.run_as_user(&["backup", "src", "--json"]);
     assert_lines("backup", &unreadable.out, &mut seen);
     assert_lines("backup", &unreadable.err, &mut seen);
