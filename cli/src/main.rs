@@ -14,6 +14,7 @@ mod args;
 mod commands;
 mod errors;
 mod fuse;
+mod log;
 mod node;
 mod open;
 mod output;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         Err(errors::ParseError::Other(e)) => return errors::report(&e, false),
     };
     let json = parsed.cli.global.json;
+    log::start(parsed.cli.global.quiet, parsed.cli.global.verbose);
     match commands::run(parsed) {
         Ok(outcome) => outcome.exit_code(),
         Err(e) => errors::report(&e, json),

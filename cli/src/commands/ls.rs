@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use copal_engine::Error;
 use copal_engine::repo::Node;
 use copal_engine::repo::walk::{Descend, join};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::snapshots;
 use crate::errors::Outcome;
@@ -74,10 +74,7 @@ pub(crate) fn run(context: &Context, args: &LsArgs) -> Result<Outcome> {
     let root = snapshot.graph.root.expect("a whole snapshot has a root");
     let mut out = context.out.stdout();
     if context.out.json {
-        let mut first = snapshots::to_json(snapshot);
-        first["message_type"] = "snapshot".into();
-        first["struct_type"] = "snapshot".into();
-        write_line(&mut out, &first)?;
+        write_line(&mut out, &tagged("snapshot", snapshots::to_json(snapshot)))?;
     } else if !context.out.quiet && args.inside.is_none() {
         context.out.note(format!("snapshot {} of {}", snapshot.id().short(), time::short(snapshot.graph.time)));
     }
@@ -124,11 +121,18 @@ pub(crate) fn to_engine(error: anyhow::Error) -> Error {
 
 fn print(context: &Context, args: &LsArgs, out: &mut impl Write, at: &[u8], found: &Node) -> Result<()> {
     if context.out.json {
-        let mut line = node::to_json(at, found);
-        (line["message_type"], line["struct_type"]) = (json!("node"), json!("node"));
-        return write_line(out, &line);
+        return write_line(out, &tagged("node", node::to_json(at, found)));
     }
     Ok(writeln!(out, "{}", node::line(at, found, args.long, args.human_readable))?)
+}
+
+/// The type of a line in front of its fields; `struct_type` for readers of older restic.
+fn tagged(kind: &str, fields: Value) -> Value {
+    let mut line = json!({"message_type": kind, "struct_type": kind});
+    if let (Some(line), Value::Object(fields)) = (line.as_object_mut(), fields) {
+        line.extend(fields);
+    }
+    line
 }
 
 fn sort(kept: &mut [(Vec<u8>, Node)], args: &LsArgs) {

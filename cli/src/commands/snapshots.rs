@@ -139,7 +139,7 @@ fn print(out: &mut impl Write, snapshots: &[&Snapshot], compact: bool) -> Result
                 time::short(s.graph.time),
                 shown(&names.host),
                 list(&names.labels, ","),
-                size::show(names.counts.bytes),
+                s.names.as_ref().map(|n| size::show(n.counts.bytes)).unwrap_or_default(),
                 list(&names.paths, "  "),
             ];
             row.truncate(head.len());

@@ -64,6 +64,9 @@ pub fn find(
     reader.walk(root, b"", &mut visit, damaged)
 }
 
+/// Is told the path of an entry, and one of the blobs that it is made of.
+pub type EachBlob<'e> = &'e mut dyn FnMut(&[u8], BlobId, BlobKind) -> Result<()>;
+
 /// Calls `each` with the path of every entry that is itself made of one of the `wanted` blobs, and the blob; the path of the
 /// root is empty. Directories whose trees are in `seen` are passed over, and the others are added to it.
 pub fn find_blobs(
@@ -71,7 +74,7 @@ pub fn find_blobs(
     root: &BlobId,
     wanted: &HashSet<BlobId>,
     seen: &mut HashSet<BlobId>,
-    each: &mut dyn FnMut(&[u8], BlobId, BlobKind) -> Result<()>,
+    each: EachBlob<'_>,
     damaged: &mut dyn FnMut(&[u8], Error) -> Result<()>,
 ) -> Result<()> {
     let mut check = |path: &[u8], id: BlobId, kind: BlobKind| match wanted.contains(&id) {
