@@ -15,3 +15,4 @@ pub mod segment;
 pub mod slot;
 pub mod snapshot;
 pub mod tree;
+pub mod verdict;

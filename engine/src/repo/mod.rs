@@ -13,6 +13,7 @@ pub mod packer;
 pub mod reader;
 pub mod session;
 pub mod tree;
+pub mod verdict;
 pub mod view;
 
 pub use bridge::Bridge;

@@ -91,7 +91,8 @@ impl Reader {
         Map::decode(&self.blob(id, BlobKind::Map)?).map_err(Error::in_object(format!("map blob {}", id.short())))
     }
 
-    fn read_copy(&self, id: &BlobId, copy: &Found) -> Result<Bytes> {
+    /// A blob from this copy and no other, its id verified.
+    pub fn read_copy(&self, id: &BlobId, copy: &Found) -> Result<Bytes> {
         let place = (copy.pack_id(), copy.entry.offset);
         let cached = self.frames.lock().expect("no panic while held").get(&place);
         let frame = match cached {
