@@ -1,3 +1,4 @@
 //! The walks: one verb each, each reads from top to bottom in its own file.
 
 pub mod backup;
+pub mod check;
