@@ -130,8 +130,14 @@ impl Reader {
         let from = start / READ_STEP * READ_STEP;
         let to = end.next_multiple_of(READ_STEP).min(pack.size);
         let object = key(objects::pack(pack.writer, pack.session, pack.seq, pack.id));
-        let range = self.repo.bridge.wait(self.repo.store.get_range(&object, from..to))?;
-        Ok(range[(start - from) as usize..(end - from) as usize].to_vec())
+        match self.repo.bridge.wait(self.repo.store.get_range(&object, from..to)) {
+            Ok(range) => Ok(range[(start - from) as usize..(end - from) as usize].to_vec()),
+            // A pack that was cut may still hold this frame.
+            Err(StoreError::Wrong { .. }) if to > end => {
+                Ok(self.repo.bridge.wait(self.repo.store.get_range(&object, start..end))?.to_vec())
+            }
+            Err(e) => Err(e.into()),
+        }
     }
 
     /// The text of a frame that was fetched; `sealed` is overwritten.

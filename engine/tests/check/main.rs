@@ -1,5 +1,7 @@
 //! `check` finds what is damaged, exactly that, and whom it hurts.
 
+#![allow(unreachable_pub)] // a test binary has no outside
+
 mod bench;
 mod forge;
 mod graph;

@@ -70,8 +70,7 @@ fn a_cut_pack_hurts_what_lay_behind_the_cut() {
         let report = bench.check(Read::Nothing);
         only(&report, pack.as_str(), &[I3]);
         let expected = bench.unrestorable();
-        // A reader asks for whole 64 KiB at a time up to where the pack should end, so its oracle sees a little more.
-        assert!(hurts(&report).is_subset(&expected), "{keep}");
+        assert_eq!(hurts(&report), expected, "{keep} of {size}");
         let read = bench.check(Read::All);
         assert!(read.findings.len() == 1 && invariants(&read.findings[0]).starts_with(&[I3, I6]));
         assert_eq!(hurts(&read), expected, "{keep} of {size}");
@@ -224,10 +223,14 @@ fn any_flipped_byte_is_noticed() {
     let whole = bench.objects();
     let mut seen = BTreeSet::new();
     for (key, bytes) in &whole {
-        let ends = [0, 8, 9, 40, bytes.len() / 2, bytes.len() - 197, bytes.len() - 65, bytes.len() - 1];
+        let ends = [0, 8, 9, 40, bytes.len() / 2];
         let step = (bytes.len() / 6).max(1);
-        let samples: BTreeSet<usize> =
-            ends.into_iter().chain((0..bytes.len()).step_by(step)).filter(|at| *at < bytes.len()).collect();
+        let samples: BTreeSet<usize> = ends
+            .into_iter()
+            .chain([1, 65, 197].map(|back| bytes.len().saturating_sub(back)))
+            .chain((0..bytes.len()).step_by(step))
+            .filter(|at| *at < bytes.len())
+            .collect();
         for at in samples {
             bench.store.restore(whole.clone());
             bench.flip(key, at);

@@ -260,6 +260,11 @@ impl Damage {
         inner.entries.insert((*tree, n), finding);
     }
 
+    /// Whether all of a pack is known to be lost.
+    pub(super) fn is_gone(&self, pack: &PackId) -> bool {
+        self.lock().packs.get(pack).is_some_and(|bad| bad.all)
+    }
+
     /// Whether nothing was found.
     pub(super) fn is_empty(&self) -> bool {
         let inner = self.lock();

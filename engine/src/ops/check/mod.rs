@@ -241,7 +241,10 @@ impl Check<'_> {
         let now = now().secs.max(0) as u64;
         let options = self.options;
         let mut plan = select::plan(&packs.list, options.read, options.seed, &verified, options.max_age, now);
-        plan.order.retain(|at| !sound.contains(&packs.list[*at as usize].id));
+        plan.order.retain(|at| {
+            let id = packs.list[*at as usize].id;
+            !sound.contains(&id) && !damage.is_gone(&id)
+        });
         let reading = Reading {
             reader,
             packs,

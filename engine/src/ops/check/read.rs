@@ -73,6 +73,7 @@ struct Shared<'c> {
     unreadable: Mutex<Vec<u32>>,
     packs: AtomicU64,
     bytes: AtomicU64,
+    gone: AtomicU64,
     stop: AtomicBool,
     failed: Mutex<Option<Error>>,
 }
@@ -90,6 +91,7 @@ impl Reading<'_> {
             unreadable: Mutex::default(),
             packs: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            gone: AtomicU64::new(0),
             stop: AtomicBool::new(false),
             failed: Mutex::new(None),
         };
@@ -107,7 +109,7 @@ impl Reading<'_> {
             return Err(e);
         }
         let packs = shared.packs.into_inner();
-        let left = plan.order.len() as u64 - packs;
+        let left = plan.order.len() as u64 - packs - shared.gone.into_inner();
         Ok(ReadCounts { packs, bytes: shared.bytes.into_inner(), fresh: plan.fresh, left })
     }
 
@@ -229,21 +231,21 @@ impl Shared<'_> {
         Some(None)
     }
 
-    /// A pack that the store does not give. `None`: the store fails, and with it the check.
+    /// A pack that the store does not give. `None`: it is not there, or the store fails and with it the check.
     fn not_read(&self, pack: &Pack, error: StoreError) -> Option<Outcome> {
         match error {
-            StoreError::NotFound { .. } => missing_pack(pack, self.reading.damage),
+            StoreError::NotFound { .. } => {
+                missing_pack(pack, self.reading.damage);
+                self.gone.fetch_add(1, Ordering::Relaxed);
+            }
             // Of other length, or on a place of the disk that cannot be read: parts of it may be sound.
             StoreError::Wrong { .. } | StoreError::Failed { .. } => {
                 self.reading.damage.pack(pack, Invariant::I6, error.to_string(), Bad::Nothing);
                 return Some(Outcome::Unreadable);
             }
-            error => {
-                self.fail(error.into());
-                return None;
-            }
+            error => self.fail(error.into()),
         }
-        Some(Outcome::Damaged)
+        None
     }
 
     fn fail(&self, error: Error) {

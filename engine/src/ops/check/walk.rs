@@ -238,7 +238,7 @@ impl<'c> Walk<'c> {
 
     fn entry_matches(&self, tree: &BlobId, n: usize, entry: TreeEntry, meta: MetaEntry) {
         if !entry.kind.fits(&meta.metadata.kind) {
-            return self.damage.entry(tree, n, "it is one thing in its names and another in its tree");
+            return self.damage.tree(tree, format!("entry {n} is one thing in its names and another in its tree"));
         }
         if !matches!(meta.metadata.kind, NodeKind::File { .. }) || !self.maps_readable(&entry) {
             return;
