@@ -221,12 +221,18 @@ fn any_flipped_byte_is_noticed() {
     let bench = Bench::new();
     bench.check(Read::All);
     let whole = bench.objects();
+    let index = bench.repo().view().unwrap().index;
+    let frames: BTreeSet<_> = index.entries().map(|c| (c.pack_id(), c.entry.offset, c.entry.stored)).collect();
     let mut seen = BTreeSet::new();
     for (key, bytes) in &whole {
         let ends = [0, 8, 9, 40, bytes.len() / 2];
         let step = (bytes.len() / 6).max(1);
+        // Each frame's tag, its header and its end.
+        let own = frames.iter().filter(|(id, ..)| key.as_str().ends_with(&id.to_string()));
+        let in_frames = own.flat_map(|(_, at, len)| [*at, at + 34, at + len - 1].map(|at| at as usize));
         let samples: BTreeSet<usize> = ends
             .into_iter()
+            .chain(in_frames)
             .chain([1, 65, 197].map(|back| bytes.len().saturating_sub(back)))
             .chain((0..bytes.len()).step_by(step))
             .filter(|at| *at < bytes.len())
