@@ -17,6 +17,7 @@ pub mod packer;
 pub mod reader;
 pub mod session;
 pub mod tree;
+pub mod verdict;
 pub mod view;
 pub mod walk;
 

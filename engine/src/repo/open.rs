@@ -315,6 +315,11 @@ impl Repository {
         read_slots(&self.store, &self.bridge)
     }
 
+    /// Reads the config's epochs again: all of them are signed by ROOT and chained.
+    pub fn verify_config(&self) -> Result<()> {
+        verify_epochs(&read_epochs(&self.store, &self.bridge)?, &self.bundle).map(drop)
+    }
+
     /// Refuses what the role may not do, or what a feature forbids to this program.
     pub fn may(&self, what: Use, verb: &'static str) -> Result<()> {
         if let Some(feature) = self.config.forbidding(what, KNOWN_FEATURES).next() {

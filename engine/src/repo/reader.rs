@@ -102,7 +102,8 @@ impl Reader {
         Map::decode(&self.blob(id, BlobKind::Map)?).map_err(Error::in_object(format!("map blob {}", id.short())))
     }
 
-    fn read_copy(&self, id: &BlobId, copy: &Found) -> Result<Bytes> {
+    /// A blob from this copy and no other, its id verified.
+    pub fn read_copy(&self, id: &BlobId, copy: &Found) -> Result<Bytes> {
         let place = (copy.pack_id(), copy.entry.offset);
         let cached = self.frames.lock().expect("no panic while held").get(&place);
         let frame = match cached {
@@ -148,8 +149,14 @@ impl Reader {
         let from = start / READ_STEP * READ_STEP;
         let to = end.next_multiple_of(READ_STEP).min(pack.size);
         let object = key(objects::pack(pack.writer, pack.session, pack.seq, pack.id));
-        let range = self.repo.bridge.wait(self.repo.store.get_range(&object, from..to))?;
-        Ok(range[(start - from) as usize..(end - from) as usize].to_vec())
+        match self.repo.bridge.wait(self.repo.store.get_range(&object, from..to)) {
+            Ok(range) => Ok(range[(start - from) as usize..(end - from) as usize].to_vec()),
+            // A pack that was cut may still hold this frame.
+            Err(StoreError::Wrong { .. }) if to > end => {
+                Ok(self.repo.bridge.wait(self.repo.store.get_range(&object, start..end))?.to_vec())
+            }
+            Err(e) => Err(e.into()),
+        }
     }
 
     /// The text of a frame that was fetched; `sealed` is overwritten.
