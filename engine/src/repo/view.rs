@@ -303,10 +303,8 @@ fn removed(snapshots: &[Snapshot], newest: &NewestBase, problems: &mut Vec<Probl
         let object = objects::snapshot(s.writer, s.session);
         let known = problems.iter().any(|p| p.path.as_os_str() == object.as_str());
         if !known {
-            problems.push(damaged(
-                &object,
-                "this snapshot was here once and is gone: somebody removed or replaced it".into(),
-            ));
+            let message = "this snapshot was here once and is gone: somebody removed or replaced it".into();
+            problems.push(Problem { kind: ProblemKind::Missing, path: object.into(), message });
         }
     }
 }

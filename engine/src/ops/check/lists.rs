@@ -174,17 +174,23 @@ fn check_size(pack: &Pack, size: u64, damage: &Damage) {
     }
 }
 
-/// Counts segments that no snapshot names, and finds those that are named and not there (a local index may know what
+/// Counts segments that neither the base nor a snapshot names, and finds those that are named and not there (a local index may know what
 /// they said, so that nobody fetched them).
 pub(super) fn i2_listed(repo: &Repository, view: &View, damage: &Damage, unlisted: &mut Unlisted) -> Result<()> {
-    let mut named: HashSet<String> = HashSet::new();
+    let base = &view.base.base;
+    let mut named: HashSet<String> =
+        base.segments.iter().map(|s| objects::segment(s.writer, s.session, s.n, s.id)).collect();
+    let mut folded: HashSet<String> = HashSet::new();
     for s in &view.snapshots {
-        named.extend(s.graph.segments.iter().map(|&(n, id)| objects::segment(s.at.writer, s.at.session, n, id)));
+        let own = s.graph.segments.iter().map(|&(n, id)| objects::segment(s.at.writer, s.at.session, n, id));
+        if base.holds(&s.at) { folded.extend(own) } else { named.extend(own) }
     }
     each_listed(repo, "idx/", &mut |listed| {
         let ours = matches!(objects::parse(listed.key.as_str()), Some(Parsed::Segment(..)));
         match named.remove(listed.key.as_str()) {
             true => {}
+            // Merged into another by a fold; it may stand until a prune.
+            false if folded.contains(listed.key.as_str()) => {}
             false if ours => unlisted.segments += 1,
             false => unlisted.foreign += 1,
         }

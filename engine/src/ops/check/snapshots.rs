@@ -8,7 +8,7 @@ use crate::format::pin::{PIN_BYTES_MAX, Pin};
 use crate::format::slot::{SLOT_BYTES_MAX, Slot};
 use crate::format::snapshot::SnapshotRef;
 use crate::id::SnapshotId;
-use crate::progress::Problem;
+use crate::progress::{Problem, ProblemKind};
 use crate::repo::{Repository, Snapshot, View};
 use crate::store::{Key, StoreError};
 
@@ -40,7 +40,9 @@ pub(super) fn i2_segments(view: &View, damage: &Damage) {
 }
 
 fn of_kind<'v>(view: &'v View, kind: &'static str) -> impl Iterator<Item = &'v Problem> {
-    view.problems.iter().filter(move |p| p.path.starts_with(kind))
+    // What is missing is I8's.
+    let damaged = |p: &&Problem| p.kind == ProblemKind::Damaged;
+    view.problems.iter().filter(damaged).filter(move |p| p.path.starts_with(kind))
 }
 
 fn object(problem: &Problem) -> String {
@@ -66,7 +68,7 @@ pub(super) fn i8_named(repo: &Repository, view: &View, damage: &Damage) -> Resul
     if absent.is_empty() {
         return Ok(true);
     }
-    for prefix in ["forget/", "base/", "gc/"] {
+    for prefix in ["forget/", "gc/"] {
         if !repo.bridge().wait(repo.store().list(prefix, None))?.objects.is_empty() {
             return Ok(false);
         }
