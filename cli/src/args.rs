@@ -173,6 +173,8 @@ pub(crate) enum Command {
     Restore(c::restore::RestoreArgs),
     /// Write one file, or a directory as an archive, to stdout
     Dump(c::dump::DumpArgs),
+    /// Show the repository as a file system, read-only, until Ctrl-C
+    Mount(c::mount::MountArgs),
     /// Manage keys
     Key(c::key::KeyArgs),
     /// Print access policies for the store

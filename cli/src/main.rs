@@ -13,6 +13,7 @@ mod archive;
 mod args;
 mod commands;
 mod errors;
+mod fuse;
 mod log;
 mod node;
 mod open;

@@ -13,6 +13,11 @@ pub(crate) fn short(time: Timestamp) -> String {
     show(time, "%Y-%m-%d %H:%M:%S%:z")
 }
 
+/// To the second, as the name of a directory: `2026-01-31T07:05:09+01:00`.
+pub(crate) fn name(time: Timestamp) -> String {
+    show(time, "%Y-%m-%dT%H:%M:%S%:z")
+}
+
 fn show(time: Timestamp, format: &str) -> String {
     match jiff::Timestamp::new(time.secs, time.nanos as i32) {
         Ok(at) => at.to_zoned_datetime(TimeZone::system()).strftime(format).to_string(),

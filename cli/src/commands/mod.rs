@@ -13,6 +13,7 @@ mod key_rotate;
 pub(crate) mod list;
 pub(crate) mod ls;
 pub(crate) mod man;
+pub(crate) mod mount;
 pub(crate) mod policy;
 pub(crate) mod restore;
 pub(crate) mod snapshots;
@@ -43,6 +44,7 @@ pub(crate) fn run(parsed: Parsed) -> Result<Outcome> {
         Command::Diff(args) => diff::run(&context, &args),
         Command::Restore(args) => restore::run(&context, &args),
         Command::Dump(args) => dump::run(&context, &args),
+        Command::Mount(args) => mount::run(&context, &args),
         Command::Key(args) => key::run(&context, &args),
         Command::Policy(args) => policy::run(&context, &args),
         Command::Stats(args) => stats::run(&context, &args),

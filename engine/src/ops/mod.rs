@@ -5,3 +5,4 @@ pub mod diff;
 pub mod find;
 pub mod restore;
 pub mod stats;
+pub mod vfs;
