@@ -101,8 +101,8 @@ pub(crate) struct Global {
     /// Show no progress (on a terminal bars, with --json `status` lines, COPAL_PROGRESS_FPS of them a second)
     #[arg(long, global = true, hide_short_help = true)]
     pub(crate) no_progress: bool,
-    /// Cap on memory
-    #[arg(long, value_name = "SIZE", value_parser = size::parse, default_value = "256M", global = true, hide_short_help = true)]
+    /// Cap on memory, 64M or more
+    #[arg(long, value_name = "SIZE", value_parser = size::parse_memory, default_value = "256M", global = true, hide_short_help = true)]
     pub(crate) memory: u64,
     /// Threads that compute [default: one for each processor]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), global = true, hide_short_help = true)]

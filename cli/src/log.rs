@@ -28,7 +28,7 @@ pub(crate) fn start(quiet: bool, verbose: u8) {
 
 impl Subscriber for Log {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && *metadata.level() <= self.max && metadata.target().starts_with("copal")
+        !metadata.is_span() && *metadata.level() <= self.max && metadata.target().starts_with("copal")
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {

@@ -10,6 +10,17 @@ pub(crate) fn parse_rate(text: &str) -> Result<u64, String> {
     parse_with(text.strip_suffix("/s").unwrap_or(text), 1024)
 }
 
+/// Least cap on memory: opening a repository with a password takes 64 MiB.
+const MEMORY_MIN: u64 = 64 << 20;
+
+/// A cap on memory that can be kept.
+pub(crate) fn parse_memory(text: &str) -> Result<u64, String> {
+    match parse(text)? {
+        bytes if bytes < MEMORY_MIN => Err(format!("the least cap that can be kept is {}", show(MEMORY_MIN))),
+        bytes => Ok(bytes),
+    }
+}
+
 fn parse_with(text: &str, bare: u64) -> Result<u64, String> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -58,6 +69,7 @@ mod tests {
         for bad in ["", "x", "-1", "1x", "1e9", "99999999999T", "."] {
             assert!(parse(bad).is_err(), "{bad}");
         }
+        assert!(parse_memory("1M").is_err() && parse_memory("64M").is_ok());
         assert_eq!(parse_rate("500"), Ok(500 << 10));
         assert_eq!(parse_rate("1M/s"), Ok(1 << 20));
         assert_eq!(parse_rate("7b"), Ok(7));

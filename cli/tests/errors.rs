@@ -25,6 +25,7 @@ fn exit_codes() {
         (&["-r", "nowhere", "policy", "s3", "--role", "reader"], 1, "no bucket"),
         (&["--limit-upload", "0", "snapshots"], 2, "rate of 0"),
         (&["--memory", "lots", "snapshots"], 2, "no unit"),
+        (&["--memory", "1M", "snapshots"], 2, "least cap"),
         (&["snapshots", "--group-by", "colour"], 2, "grouped by"),
     ] {
         let ran = place.run(words);

@@ -131,3 +131,45 @@ fn secrets_are_in_no_output() {
         }
     }
 }
+
+/// Runs a command on a terminal of its own and answers its questions; prints its exit code and all that it showed.
+const ON_A_TERMINAL: &str = "
+import os, pty, select, sys
+answers = [a.encode().decode('unicode_escape').encode() for a in sys.argv[1].split('|')]
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execv(sys.argv[2], sys.argv[2:])
+shown = b''
+while select.select([terminal], [], [], 60)[0]:
+    try:
+        got = os.read(terminal, 4096)
+    except OSError:
+        break
+    if not got:
+        break
+    shown += got
+    if answers and shown.rstrip().endswith(b':'):
+        os.write(terminal, answers.pop(0))
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown.decode())
+";
+
+#[test]
+fn passwords_are_asked_for_on_a_terminal_and_not_shown() {
+    let place = Place::new();
+    let on_terminal = |answers: &str, words: &[&str]| {
+        let mut python = std::process::Command::new("python3");
+        let binary = env!("CARGO_BIN_EXE_copal");
+        python.args(["-c", ON_A_TERMINAL, answers, binary, "-r", "repo"]).args(words).current_dir(place.dir.path());
+        let ran =
+            ran(python.env_clear().env("HOME", place.path("home")).env("PATH", std::env::var_os("PATH").unwrap()));
+        assert!(!ran.out.contains("hunter"), "{ran:?}");
+        ran.out
+    };
+    assert!(on_terminal("hunter1\\n|hunter2\\n", &["init"]).starts_with("1 "), "two different ones are none");
+    assert!(!place.path("repo").exists());
+    let made = on_terminal("huntxx\\x7f\\x7fer2\\n|hunter2\\n", &["init"]);
+    assert!(made.starts_with("0 "), "{made}");
+    assert!(on_terminal("hunter2\\n", &["snapshots"]).starts_with("0 "));
+    assert!(on_terminal("hunter3\\n", &["snapshots"]).starts_with("12 "));
+    assert!(on_terminal("hunt\\x03", &["snapshots"]).starts_with("130 "));
+}
