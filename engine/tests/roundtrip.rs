@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use copal_engine::crypto::rng::{SeededRng, SystemRng};
 use copal_engine::format::blob::BlobKind;
 use copal_engine::format::node::NodeKind;
 use copal_engine::ops::backup::{Options, Parent, Summary, backup};
-use copal_engine::progress::{Cancel, Collect};
+use copal_engine::progress::{Cancel, Collect, Problem, Progress};
 use copal_engine::repo::{self, Bridge, Node, Reader, Repository};
 use copal_engine::source::exclude::Exclude;
 use copal_engine::store::memory::Memory;
@@ -175,4 +176,93 @@ fn a_tree_comes_back_and_a_repeat_writes_a_pin_and_a_snapshot() {
     let third = bench.backup();
     assert_eq!(third.counts.files, [0, 1, 3003]);
     assert_eq!(third.counts.blobs[0], 1);
+}
+
+#[test]
+fn what_an_interrupted_backup_stored_is_adopted() {
+    let bench = Bench::new();
+    fs::create_dir_all(bench.source()).unwrap();
+    for n in 0..6 {
+        fs::write(bench.source().join(format!("{n}")), noise(n, 8 << 20)).unwrap();
+    }
+    let cancel = CancelAfter { cancel: Cancel::default(), left: AtomicI64::new(40 << 20) };
+    let stopped =
+        backup(&bench.repo, &bench.who, Box::new(SystemRng), &options(&bench.source()), &cancel, &cancel.cancel);
+    assert!(matches!(stopped, Err(copal_engine::Error::Interrupted)));
+    let left = bench.record.bytes(Verb::Put, "pack/");
+    assert!(left > 20 << 20, "{left} bytes were stored before it stopped");
+
+    bench.record.take();
+    let summary = bench.backup();
+    let stored = bench.record.bytes(Verb::Put, "pack/");
+    assert!(stored < (48 << 20) - left / 2, "{stored} bytes were stored again after {left}");
+    assert!(summary.counts.added < 48 << 20);
+    let view = bench.repo.view().unwrap();
+    let reader = Reader::new(Arc::clone(&bench.repo), Arc::clone(&view.index), 8 << 20);
+    let root = view.snapshots[0].graph.root.unwrap();
+    let node = reader.find(&root, b"/source").unwrap().unwrap();
+    assert_eq!(compare(&reader, &node.tree().unwrap(), &bench.source()), 6);
+}
+
+/// Asks to stop after so many bytes.
+struct CancelAfter {
+    cancel: Cancel,
+    left: AtomicI64,
+}
+
+impl Progress for CancelAfter {
+    fn advance(&self, _files: u64, bytes: u64) {
+        if self.left.fetch_sub(bytes as i64, Ordering::Relaxed) < bytes as i64 {
+            self.cancel.cancel();
+        }
+    }
+    fn problem(&self, _: Problem) {}
+}
+
+#[test]
+fn many_small_sessions_are_folded_and_nothing_is_lost() {
+    let bench = Bench::new();
+    fs::create_dir_all(bench.source()).unwrap();
+    let mut last = 0;
+    for n in 0..70 {
+        fs::write(bench.source().join(format!("{n}")), noise(n, 1000)).unwrap();
+        bench.backup();
+        last = bench.repo.newest_base().unwrap().n;
+        if last > 0 {
+            break;
+        }
+    }
+    assert_eq!(last, 1);
+    let base = bench.repo.newest_base().unwrap().base;
+    assert_eq!((base.snapshots.len(), base.segments.len()), (65, 1));
+
+    // What was folded is read from the base alone, what came later beside it.
+    fs::write(bench.source().join("later"), noise(100, 1000)).unwrap();
+    bench.backup();
+    let view = bench.repo.view().unwrap();
+    assert_eq!((view.problems.len(), view.snapshots.len()), (0, 66));
+    let reader = Reader::new(Arc::clone(&bench.repo), Arc::clone(&view.index), 8 << 20);
+    let files = |n: usize| {
+        let node = reader.find(&view.snapshots[n].graph.root.unwrap(), b"/source").unwrap().unwrap();
+        let files = reader.entries(&node.tree().unwrap()).unwrap();
+        files.iter().for_each(|file| assert_eq!(content(&reader, file).len(), 1000));
+        files.len()
+    };
+    assert_eq!((files(0), files(64), files(65)), (1, 65, 66));
+}
+
+#[test]
+fn a_snapshot_that_was_removed_behind_our_back_is_noticed() {
+    let bench = Bench::new();
+    make_source(&bench.source());
+    bench.backup();
+    bench.backup();
+    let (snapshots, problems) = bench.repo.snapshots().unwrap();
+    assert_eq!((snapshots.len(), problems.len()), (2, 0));
+    let gone = format!("snap/{}/{}", snapshots[0].at.writer, snapshots[0].at.session);
+    let key = copal_engine::store::Key::new(gone.clone()).unwrap();
+    bench.repo.bridge().wait(bench.repo.store().delete(&key)).unwrap();
+    let (snapshots, problems) = bench.repo.snapshots().unwrap();
+    assert_eq!((snapshots.len(), problems.len()), (1, 1));
+    assert_eq!(problems[0].path.as_os_str(), gone.as_str());
 }

@@ -177,7 +177,7 @@ impl Config {
         read_start(&mut r)
     }
 
-    fn read(bytes: &[u8]) -> Result<Self> {
+    pub(super) fn read(bytes: &[u8]) -> Result<Self> {
         let mut r = Reader::new("config", bytes);
         let repository = read_start(&mut r)?;
         let epoch = r.u64()?;

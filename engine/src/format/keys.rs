@@ -145,6 +145,12 @@ impl PackKey {
         Self(hash::derive("copal 1 pack", &parts))
     }
 
+    /// The key itself, for fuzzing what stands behind a seal.
+    #[doc(hidden)]
+    pub fn secret(&self) -> &Secret {
+        &self.0
+    }
+
     /// Stands in the pack's header, so that a key can be told right from wrong, and no frame opens under two keys.
     pub fn commitment(&self) -> [u8; 32] {
         hash::keyed(&self.0, &[b"commit"])

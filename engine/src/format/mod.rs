@@ -1,5 +1,6 @@
 //! Every stored object: bytes <-> values, versioned, no I/O. The normative text is docs/format.md.
 
+pub mod base;
 pub mod blob;
 pub mod bundle;
 pub mod codec;
@@ -14,5 +15,6 @@ pub mod seal;
 pub mod segment;
 pub mod slot;
 pub mod snapshot;
+pub mod texts;
 pub mod tree;
 pub mod verdict;

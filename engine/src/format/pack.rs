@@ -134,7 +134,7 @@ pub struct Table {
 }
 
 impl Table {
-    fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
         w.list(&self.frames, |w, f| {
             w.u8(f.origin).varint(u64::from(f.ordinal)).u8(f.kind as u8).varint(u64::from(f.stored));
@@ -151,7 +151,7 @@ impl Table {
         out
     }
 
-    fn decode(text: &[u8], origins: usize) -> Result<Self> {
+    pub(super) fn decode(text: &[u8], origins: usize) -> Result<Self> {
         let mut padded = Reader::new("pack table", text);
         let len = padded.u32()? as usize;
         let mut r = Reader::new("pack table", padded.raw(len)?);

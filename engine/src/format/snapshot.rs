@@ -267,7 +267,7 @@ fn read_ref(r: &mut Reader<'_>) -> Result<SnapshotRef> {
 }
 
 impl GraphPart {
-    fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
         let hash = |w: &mut Writer, h: &[u8; 32]| {
             w.raw(h);
@@ -300,7 +300,7 @@ impl GraphPart {
         w.finish()
     }
 
-    fn decode(text: &[u8]) -> Result<Self> {
+    pub(super) fn decode(text: &[u8]) -> Result<Self> {
         let mut r = Reader::new("snapshot graph", text);
         let part = Self {
             kind: match r.u8()? {
@@ -339,7 +339,7 @@ impl GraphPart {
 }
 
 impl NamesPart {
-    fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
         let text = |w: &mut Writer, t: &Vec<u8>| {
             w.bytes(t);
@@ -356,7 +356,7 @@ impl NamesPart {
         w.finish()
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self> {
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self> {
         let mut r = Reader::new("snapshot names", bytes);
         let text = |r: &mut Reader<'_>| Ok(r.bytes(TEXT_MAX, "text")?.to_vec());
         let max32 = u64::from(u32::MAX);

@@ -3,11 +3,15 @@
 //! **Expected flow**: [`Locked::find`] → [`Locked::unlock`] → [`Repository`]; [`Repository::view`] reads what is committed;
 //! [`Reader`] gives blobs; [`Session`] adds a snapshot.
 
+mod adopt;
+pub mod base;
 pub mod bridge;
+pub mod fetch;
 mod identity;
 pub mod index;
 pub mod init;
 pub mod key_admin;
+mod ledger;
 mod open;
 pub mod packer;
 pub mod reader;

@@ -3,8 +3,7 @@
 //! **Order of writes**: pin; packs; index segments; snapshot. Each kind is durable before the next begins, so that a crash
 //! leaves garbage and no damage. Only the snapshot makes anything count.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::crypto::hash;
@@ -13,25 +12,25 @@ use crate::crypto::rng::{Rng, draw};
 use crate::crypto::secret::Secret;
 use crate::crypto::sign::SigningKey;
 use crate::error::{Error, Result};
-use crate::format::blob::{BlobKind, Entry, PackInfo};
+use crate::format::blob::BlobKind;
 use crate::format::bundle::Identity;
 use crate::format::config::Use;
 use crate::format::keys::{ContentIds, SessionSecret, blob_id};
 use crate::format::objects::{self, Parsed};
 use crate::format::pin::Pin;
 use crate::format::seal::FrameSealer;
-use crate::format::segment::{Segment, SegmentPlace, SessionStanza};
 use crate::format::snapshot::{self, GraphPart, NamesPart, SNAPSHOT_BYTES_MAX, SnapshotKind};
-use crate::id::{BlobId, SegmentId, SessionId, SnapshotId, WriterId};
-use crate::store::{Key, Store, StoreError, list_all};
+use crate::id::{BlobId, SessionId, SnapshotId, WriterId};
+use crate::store::{Store, StoreError, list_all};
 
-use super::index::{Claim, Index};
+use super::index::Claim;
+use super::ledger::Ledger;
 use super::open::{Repository, key};
-use super::packer::{OnDurable, Packer, SMALL_SESSION, SessionKeys};
+use super::packer::{Packer, SessionKeys};
 use super::view::{Snapshot, View};
 
-/// Entries that wait for a segment before one is written: about 9 MB of heap.
-const SEGMENT_ENTRIES: usize = 128 << 10;
+pub use super::ledger::Stored;
+
 /// Blobs shorter than this are grouped into frames.
 pub const GROUPED_UNDER: usize = 64 << 10;
 /// A group is sealed once it holds this many bytes.
@@ -57,30 +56,13 @@ impl Drop for Session {
     }
 }
 
-/// What a session stored, in numbers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stored {
-    /// New data blobs.
-    pub data_blobs: u64,
-    /// New blobs of other kinds.
-    pub other_blobs: u64,
-    /// Their plaintext, in bytes.
-    pub raw_bytes: u64,
-    /// Their frames, in bytes.
-    pub frame_bytes: u64,
-    /// Packs.
-    pub packs: u64,
-    /// Their sizes together, in bytes.
-    pub pack_bytes: u64,
-}
-
 impl Session {
     /// Opens a session: pin, then the view (W1, W2).
     ///
     /// `dry`: writes nothing at all; blobs are claimed and counted as if.
     pub fn begin(repo: Arc<Repository>, who: &Identity, level: i32, dry: bool, mut rng: Box<dyn Rng>) -> Result<Self> {
         repo.may(Use::Write, "back up")?;
-        let id = next_session(&repo, who.id, &mut *rng)?;
+        let (id, earlier) = next_session(&repo, who.id, &mut *rng)?;
         let random = Secret::random(&mut *rng);
         let now = super::init::now();
         let nanos = (now.secs as u128) * 1_000_000_000 + u128::from(now.nanos);
@@ -96,6 +78,10 @@ impl Session {
         let view = repo.view()?;
 
         let ledger = Arc::new(Ledger::new(&repo, &keys, Arc::clone(&view.index)));
+        if !dry {
+            let interrupted = interrupted(&earlier, who.id, &view);
+            super::adopt::adopt(&repo, who.id, &keys.signer.verifying(), &interrupted, &view, &ledger)?;
+        }
         let packer = Packer::new(Arc::clone(&repo), &keys, rng, ledger.clone());
         let watch = repo.bridge.spawn(watch(Arc::clone(&repo), who.id, id, Arc::clone(&ledger)));
         Ok(Self { repo, keys, view, packer, ledger, watch, level, dry })
@@ -180,40 +166,15 @@ impl Session {
         graph.epoch = self.repo.config.epoch;
         graph.segments = self.ledger.segments();
         (graph.packs, graph.pack_bytes) = (stored.packs, stored.pack_bytes);
-        graph.view.snapshots = self.view.snapshots.iter().map(|s| s.at).collect();
+        let base = &self.view.base;
+        (graph.view.base, graph.view.base_hash) = (base.n, base.hash);
+        let unfolded = self.view.snapshots.iter().filter(|s| !base.base.holds(&s.at));
+        graph.view.snapshots = unfolded.map(|s| s.at).collect();
 
-        self.verify_stored()?;
+        self.ledger.verify_stored()?;
         refuse_maintenance(self.repo.store.as_ref(), &self.repo)?;
         let id = self.put_snapshot(&graph, &names)?;
         Ok((Some(id), stored))
-    }
-
-    /// Everything that this session wrote is in the store with its size (W5). Nothing written, nothing to look at.
-    fn verify_stored(&self) -> Result<()> {
-        let expected = self.ledger.expected();
-        if expected.is_empty() {
-            return Ok(());
-        }
-        let mut listed = BTreeMap::new();
-        for kind in ["pack", "idx"] {
-            let prefix = format!("{kind}/{}/{}/", self.keys.writer, self.keys.session);
-            for l in self.repo.bridge.wait(list_all(self.repo.store.as_ref(), &prefix))? {
-                listed.insert(l.key.as_str().to_owned(), l.size);
-            }
-        }
-        for (object, size) in expected {
-            match listed.get(&object) {
-                Some(&found) if found == size => {}
-                Some(&found) => {
-                    return Err(Error::damaged(
-                        object,
-                        format!("it has {found} bytes in the store, {size} were written"),
-                    ));
-                }
-                None => return Err(Error::damaged(object, "it was written and is not in the store's list")),
-            }
-        }
-        Ok(())
     }
 
     fn put_snapshot(&self, graph: &GraphPart, names: &NamesPart) -> Result<SnapshotId> {
@@ -247,22 +208,39 @@ impl Session {
     }
 }
 
-/// 1 + the writer's highest number in pin/ and snap/.
-fn next_session(repo: &Repository, writer: WriterId, rng: &mut dyn Rng) -> Result<SessionId> {
+/// 1 + the writer's highest number in pin/ and snap/; and the sessions that have a pin.
+pub(super) fn next_session(
+    repo: &Repository,
+    writer: WriterId,
+    rng: &mut dyn Rng,
+) -> Result<(SessionId, Vec<SessionId>)> {
     let mut highest = 0;
+    let mut pinned = Vec::new();
     for kind in ["pin", "snap"] {
         for l in repo.bridge.wait(list_all(repo.store.as_ref(), &format!("{kind}/{writer}/")))? {
-            match objects::parse(l.key.as_str()) {
-                Some(Parsed::Pin(_, s) | Parsed::Snapshot(_, s)) => highest = highest.max(s.n),
-                _ => {}
-            }
+            let session = match objects::parse(l.key.as_str()) {
+                Some(Parsed::Pin(_, s)) => {
+                    pinned.push(s);
+                    s
+                }
+                Some(Parsed::Snapshot(_, s)) => s,
+                _ => continue,
+            };
+            highest = highest.max(session.n);
         }
     }
     let n = highest.checked_add(1).ok_or_else(|| Error::damaged(format!("pin/{writer}"), "no number is left"))?;
-    Ok(SessionId { n, random: u64::from_le_bytes(draw(rng)) })
+    Ok((SessionId { n, random: u64::from_le_bytes(draw(rng)) }, pinned))
 }
 
-fn put_pin(repo: &Repository, writer: WriterId, session: SessionId) -> Result<()> {
+/// Sessions of this writer that did not commit, after the last that did: that one adopted what was left before it.
+fn interrupted(pinned: &[SessionId], writer: WriterId, view: &View) -> Vec<SessionId> {
+    let committed = view.snapshots.iter().filter(|s| s.at.writer == writer).map(|s| s.at.session);
+    let last = committed.max().map_or(0, |s| s.n);
+    pinned.iter().copied().filter(|s| s.n > last).collect()
+}
+
+pub(super) fn put_pin(repo: &Repository, writer: WriterId, session: SessionId) -> Result<()> {
     let read = |path: &str| std::fs::read(path).unwrap_or_default();
     let tag = |what: &[u8], text: &[u8]| hash::keyed(repo.graph.records(), &[what, text]);
     let host = rustix::system::uname().nodename().to_bytes().to_vec();
@@ -286,9 +264,10 @@ fn process_start(stat: &[u8]) -> u64 {
 }
 
 /// This program cannot take part in a prune: while one is under way it writes nothing.
-fn refuse_maintenance(store: &dyn Store, repo: &Repository) -> Result<()> {
-    let page = repo.bridge.wait(store.list("gc/", None))?;
-    maintenance_free(page.objects.is_empty())
+pub(super) fn refuse_maintenance(store: &dyn Store, repo: &Repository) -> Result<()> {
+    // The union of two LISTs: one may have lost keys (docs/protocol.md W2d).
+    let pages = [repo.bridge.wait(store.list("gc/", None))?, repo.bridge.wait(store.list("gc/", None))?];
+    maintenance_free(pages.iter().all(|page| page.objects.is_empty()))
 }
 
 fn maintenance_free(free: bool) -> Result<()> {
@@ -315,129 +294,6 @@ async fn watch(repo: Arc<Repository>, writer: WriterId, session: SessionId, ledg
                 "maintenance has ended this session because it seemed dead; run the backup again, what it stored is used".into(),
             ));
         }
-    }
-}
-
-/// What a session has stored so far, and what it has to publish.
-struct Ledger {
-    repo: Arc<Repository>,
-    index: Arc<Index>,
-    writer: WriterId,
-    session: SessionId,
-    stanza: kem::Stanza,
-    book: Mutex<Book>,
-    failed: Mutex<Option<Error>>,
-}
-
-#[derive(Default)]
-struct Book {
-    packs: Vec<PackInfo>,
-    entries: Vec<Entry>,
-    segments: Vec<(u64, SegmentId)>,
-    expected: Vec<(String, u64)>,
-    stored: Stored,
-}
-
-impl OnDurable for Ledger {
-    fn durable(&self, pack: PackInfo, mut entries: Vec<Entry>) -> Result<()> {
-        self.index.publish(pack.clone(), &entries)?;
-        let mut book = self.book.lock().expect("no panic while held");
-        book.expected.push((objects::pack(pack.writer, pack.session, pack.seq, pack.id), pack.size));
-        book.stored.packs += 1;
-        book.stored.pack_bytes += pack.size;
-        let at = book.packs.len() as u32;
-        entries.iter_mut().for_each(|e| e.pack = at);
-        book.packs.push(pack);
-        book.entries.extend(entries);
-        let full = book.entries.len() >= SEGMENT_ENTRIES;
-        drop(book);
-        if full { self.write_segment() } else { Ok(()) }
-    }
-}
-
-impl Ledger {
-    fn new(repo: &Arc<Repository>, keys: &SessionKeys, index: Arc<Index>) -> Self {
-        Self {
-            repo: Arc::clone(repo),
-            index,
-            writer: keys.writer,
-            session: keys.session,
-            stanza: keys.stanza.clone(),
-            book: Mutex::default(),
-            failed: Mutex::default(),
-        }
-    }
-
-    fn poison(&self, error: Error) {
-        self.failed.lock().expect("no panic while held").get_or_insert(error);
-    }
-
-    fn check(&self) -> Result<()> {
-        self.failed.lock().expect("no panic while held").take().map_or(Ok(()), Err)
-    }
-
-    fn stored(&self) -> Stored {
-        self.book.lock().expect("no panic while held").stored
-    }
-
-    fn segments(&self) -> Vec<(u64, SegmentId)> {
-        self.book.lock().expect("no panic while held").segments.clone()
-    }
-
-    fn expected(&self) -> Vec<(String, u64)> {
-        self.book.lock().expect("no panic while held").expected.clone()
-    }
-
-    fn count(&self, kind: BlobKind, raw: u64) {
-        let stored = &mut self.book.lock().expect("no panic while held").stored;
-        match kind {
-            BlobKind::Data => stored.data_blobs += 1,
-            _ => stored.other_blobs += 1,
-        }
-        stored.raw_bytes += raw;
-    }
-
-    fn count_frame(&self, bytes: u64) {
-        self.book.lock().expect("no panic while held").stored.frame_bytes += bytes;
-    }
-
-    /// What waits to be published, as a segment's content.
-    fn take(&self, book: &mut Book) -> Segment {
-        let mut entries = std::mem::take(&mut book.entries);
-        entries.sort_unstable();
-        entries.dedup();
-        let (writer, session, stanza) = (self.writer, self.session, self.stanza.clone());
-        Segment {
-            packs: std::mem::take(&mut book.packs),
-            stanzas: vec![SessionStanza { writer, session, stanza }],
-            entries,
-        }
-    }
-
-    /// The entries of a small session, to stand in the snapshot.
-    fn take_inline(&self) -> Option<Segment> {
-        let mut book = self.book.lock().expect("no panic while held");
-        let small = book.segments.is_empty() && book.stored.pack_bytes <= (SMALL_SESSION + (SMALL_SESSION >> 3)) as u64;
-        (small && book.packs.len() == 1).then(|| self.take(&mut book))
-    }
-
-    /// Publishes what waits, if anything does. Blocks on the store.
-    fn write_segment(&self) -> Result<()> {
-        let mut book = self.book.lock().expect("no panic while held");
-        if book.packs.is_empty() {
-            return Ok(());
-        }
-        let segment = self.take(&mut book);
-        let n = book.segments.len() as u64;
-        let place = SegmentPlace { repository: self.repo.id(), writer: self.writer, session: self.session, n };
-        let stored = segment.encode(&place, &self.repo.graph);
-        let id = Segment::id(&stored);
-        let object: Key = key(objects::segment(self.writer, self.session, n, id));
-        book.segments.push((n, id));
-        book.expected.push((object.as_str().to_owned(), stored.len() as u64));
-        drop(book);
-        self.repo.bridge.wait(self.repo.store.put(&object, stored.into()))?;
-        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
 //! What is committed: snapshots, and the index of all that they publish.
 
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
@@ -11,6 +12,7 @@ use crate::id::{SegmentId, SessionId, SnapshotId, WriterId};
 use crate::progress::{Problem, ProblemKind};
 use crate::store::{Key, StoreError, list_all};
 
+use super::base::NewestBase;
 use super::index::{self, Index, Opening};
 use super::open::{Repository, key};
 
@@ -34,6 +36,8 @@ impl Snapshot {
 
 /// A state of the repository: base, and committed snapshots newer than it, and their segments.
 pub struct View {
+    /// The newest base.
+    pub base: NewestBase,
     /// In order of time.
     pub snapshots: Vec<Snapshot>,
     /// Where every blob lies that a snapshot may reach.
@@ -41,6 +45,9 @@ pub struct View {
     /// Snapshots that are no good and segments that are gone: what they list may not be restorable.
     pub problems: Vec<Problem>,
 }
+
+/// The problem of a snapshot that a base or another snapshot names and that is not there as it was.
+pub const REMOVED: &str = "this snapshot was here once and is gone: somebody removed or replaced it";
 
 impl std::fmt::Debug for View {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -86,8 +93,13 @@ pub fn resolve<'a>(snapshots: &'a [Snapshot], name: &str, chosen: impl Fn(&Snaps
 
 impl Repository {
     /// All committed snapshots, in order of time, and what was wrong with others.
+    ///
+    /// A snapshot that the base or another snapshot's view names and that is not there was removed behind our back.
     pub fn snapshots(&self) -> Result<(Vec<Snapshot>, Vec<Problem>)> {
-        self.refuse_bases()?;
+        self.snapshots_beside(&self.newest_base()?)
+    }
+
+    pub(super) fn snapshots_beside(&self, newest: &NewestBase) -> Result<(Vec<Snapshot>, Vec<Problem>)> {
         let listed = self.bridge.wait(list_all(self.store.as_ref(), "snap/"))?;
         let mut jobs = Vec::new();
         for l in listed {
@@ -112,6 +124,7 @@ impl Repository {
                 Err(e) => problems.push(damaged(key.as_str(), format!("this snapshot is left out: {e}"))),
             }
         }
+        removed(&snapshots, newest, &mut problems);
         snapshots.sort_by_key(|s| (s.graph.time, s.at));
         Ok((snapshots, problems))
     }
@@ -163,6 +176,18 @@ impl Repository {
         pair.open_stanza("copal 1 session", stanza).map(SessionSecret).map_err(|e| e.to_string())
     }
 
+    /// A base and the snapshots beside it, read so that no base was made in between: a view must not trust a snapshot whose
+    /// session a newer base has declared dead (docs/protocol.md W3f).
+    fn base_and_snapshots(&self) -> Result<(NewestBase, Vec<Snapshot>, Vec<Problem>)> {
+        loop {
+            let base = self.newest_base()?;
+            let (snapshots, problems) = self.snapshots_beside(&base)?;
+            if self.read_base(base.n + 1)?.is_none() {
+                return Ok((base, snapshots, problems));
+            }
+        }
+    }
+
     /// Snapshots and the index of what they publish.
     pub fn view(&self) -> Result<View> {
         self.view_through(self.index_options()?)
@@ -178,20 +203,25 @@ impl Repository {
     }
 
     fn view_through(&self, options: index::Options) -> Result<View> {
-        let (snapshots, mut problems) = self.snapshots()?;
-        let index = Arc::new(self.open_index(options, &snapshots, &mut problems)?);
-        Ok(View { snapshots, index, problems })
+        let (base, snapshots, mut problems) = self.base_and_snapshots()?;
+        let index = Arc::new(self.open_index(options, &base, &snapshots, &mut problems)?);
+        Ok(View { base, snapshots, index, problems })
     }
 
     fn open_index(
         &self,
         options: index::Options,
+        base: &NewestBase,
         snapshots: &[Snapshot],
         problems: &mut Vec<Problem>,
     ) -> Result<Index> {
         let mut wanted = Vec::new();
-        let mut keys = std::collections::HashMap::new();
-        for s in snapshots {
+        let mut keys = HashMap::new();
+        for s in &base.base.segments {
+            wanted.push(s.id);
+            keys.insert(s.id, objects::segment(s.writer, s.session, s.n, s.id));
+        }
+        for s in snapshots.iter().filter(|s| !base.base.holds(&s.at)) {
             for &(n, id) in &s.graph.segments {
                 wanted.push(id);
                 keys.insert(id, objects::segment(s.at.writer, s.at.session, n, id));
@@ -201,7 +231,7 @@ impl Repository {
             }
         }
         let mut opening = Opening::new(options, &wanted)?;
-        let missing: std::collections::HashSet<SegmentId> = opening.missing().iter().copied().collect();
+        let missing: HashSet<SegmentId> = opening.missing().iter().copied().collect();
         for s in snapshots.iter().filter(|s| missing.contains(&inline_id(s.id()))) {
             let inline = s.graph.inline.clone().expect("only inline ones are named so");
             let object = objects::snapshot(s.at.writer, s.at.session);
@@ -264,14 +294,20 @@ impl Repository {
         let build_bytes = options.build_bytes.min((self.options.memory / 4) as usize).max(4 << 20);
         index::Options { build_bytes, ..options }
     }
+}
 
-    /// This program does not fold: where somebody has, snapshots alone no longer tell what there is.
-    fn refuse_bases(&self) -> Result<()> {
-        let bases = self.bridge.wait(self.store.list("base/", None))?;
-        if bases.objects.is_empty() {
-            return Ok(());
+/// Adds a problem for each snapshot that somebody saw and that is gone or another one now.
+fn removed(snapshots: &[Snapshot], newest: &NewestBase, problems: &mut Vec<Problem>) {
+    let there: HashMap<_, _> = snapshots.iter().map(|s| ((s.at.writer, s.at.session), s.at.id)).collect();
+    let named = snapshots.iter().flat_map(|s| s.graph.view.snapshots.iter()).chain(&newest.base.snapshots);
+    let gone: BTreeSet<&SnapshotRef> =
+        named.filter(|s| there.get(&(s.writer, s.session)).is_none_or(|id| *id != s.id)).collect();
+    for s in gone {
+        let object = objects::snapshot(s.writer, s.session);
+        let known = problems.iter().any(|p| p.path.as_os_str() == object.as_str());
+        if !known {
+            problems.push(damaged(&object, REMOVED.into()));
         }
-        Err(Error::TooNew("its snapshots were folded into a base".into()))
     }
 }
 

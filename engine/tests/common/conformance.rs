@@ -210,10 +210,8 @@ async fn paging(store: Arc<dyn Store>, count: usize) {
         .map(|_| {
             let (store, queue) = (store.clone(), queue.clone());
             tokio::spawn(async move {
-                while let Some(k) = {
-                    let next = queue.lock().unwrap().pop();
-                    next
-                } {
+                let next = || queue.lock().unwrap().pop();
+                while let Some(k) = next() {
                     store.put(&key(&k), Bytes::from(k)).await.unwrap();
                 }
             })

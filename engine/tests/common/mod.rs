@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub)] // each test binary uses its own part
 
 pub mod conformance;
+pub mod s3_server;
 
 use bytes::Bytes;
 use copal_engine::store::Key;

@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use crate::chunker::{Chunker, Params, Table};
-use crate::crypto::rng::Rng;
+use crate::crypto::rng::{Rng, SeededRng, draw};
 use crate::error::{Error, Result};
 use crate::format::blob::BlobKind;
 use crate::format::bundle::Identity;
@@ -115,7 +115,7 @@ const STACK_BYTES: usize = 256 << 20;
 pub fn backup(
     repo: &Arc<Repository>,
     who: &Identity,
-    rng: Box<dyn Rng>,
+    mut rng: Box<dyn Rng>,
     options: &Options,
     progress: &dyn Progress,
     cancel: &Cancel,
@@ -129,7 +129,7 @@ pub fn backup(
         now,
     };
     let (paths, plan) = plan_paths(options, &source_options)?;
-    let session = Session::begin(Arc::clone(repo), who, options.level, options.dry_run, rng)?;
+    let session = Session::begin(Arc::clone(repo), who, options.level, options.dry_run, Box::new(split(&mut *rng)))?;
     let path_bytes: Vec<Vec<u8>> = paths.iter().map(|p| p.as_os_str().as_bytes().to_vec()).collect();
     let source = session.content_ids().source(&options.host, &path_bytes);
     let parent = find_parent(&session, options, &source)?;
@@ -207,7 +207,18 @@ pub fn backup(
     summary.snapshot = snapshot;
     summary.counts = add_stored(summary.counts, stored, begun);
     summary.packs = (stored.packs, stored.pack_bytes);
+    if snapshot.is_some()
+        && let Err(e) = repo.fold(who, &mut *rng)
+    {
+        // The snapshot is there; the next backup tries again.
+        tracing::warn!("the repository was not folded: {e}");
+    }
     Ok(summary)
+}
+
+/// Another stream of random numbers, as good as what it is drawn from: the session's threads draw from it.
+fn split(rng: &mut dyn Rng) -> SeededRng {
+    SeededRng::new(draw::<32>(rng))
 }
 
 fn add_stored(counts: Counts, stored: Stored, begun: Instant) -> Counts {

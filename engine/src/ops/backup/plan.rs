@@ -114,6 +114,9 @@ pub(super) fn plan_as(path: &Path, as_path: &Path, options: &source::Options) ->
         Target::Dir { .. } => Arc::clone(&root),
         Target::Entry { .. } => open(path.parent().unwrap_or(Path::new("/")), options)?,
     };
+    if as_path == Path::new("/") && matches!(root.target(), Target::Entry { .. }) {
+        return Err(Error::Invalid("only a directory can be stored as /".into()));
+    }
     let mut top = Plan::Above { children: BTreeMap::new(), like: Arc::clone(&like) };
     add(&mut top, as_path, root, Some(&like), options)?;
     Ok(top)

@@ -177,8 +177,10 @@ fn check_size(pack: &Pack, size: u64, damage: &Damage) {
 /// Counts segments that no snapshot names, and finds those that are named and not there (a local index may know what
 /// they said, so that nobody fetched them).
 pub(super) fn i2_listed(repo: &Repository, view: &View, damage: &Damage, unlisted: &mut Unlisted) -> Result<()> {
-    let mut named: HashSet<String> = HashSet::new();
-    for s in &view.snapshots {
+    let base = &view.base.base;
+    let of_base = base.segments.iter().map(|s| objects::segment(s.writer, s.session, s.n, s.id));
+    let mut named: HashSet<String> = of_base.collect();
+    for s in view.snapshots.iter().filter(|s| !base.holds(&s.at)) {
         named.extend(s.graph.segments.iter().map(|&(n, id)| objects::segment(s.at.writer, s.at.session, n, id)));
     }
     each_listed(repo, "idx/", &mut |listed| {

@@ -10,6 +10,7 @@
 
 mod connect;
 mod errors;
+mod list;
 
 use std::fmt;
 use std::future::Future;
@@ -21,8 +22,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
+use aws_sdk_s3::config::RequestChecksumCalculation;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
-use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, ServerSideEncryption, StorageClass};
 use bytes::Bytes;
@@ -31,7 +32,7 @@ use zeroize::Zeroizing;
 
 pub(crate) use self::errors::retry_after;
 use self::errors::{Request, chain_text, sort, transient};
-use super::{Key, Listed, Page, Result, Store, StoreError, Verb, check_range, check_size};
+use super::{Key, Page, Result, Store, StoreError, Verb, check_range, check_size};
 
 /// Time that any call may take, whatever its body.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
@@ -39,8 +40,6 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 const STALL_RATE: u64 = 16 << 10;
 /// What is allocated for a body before its bytes have come.
 const BODY_RESERVE_MAX: u64 = 32 << 20;
-/// Pages without any key of ours (a foreign program's objects under our prefix) before LIST gives up.
-const FOREIGN_PAGES_MAX: usize = 10_000;
 
 /// How a bucket is addressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -129,6 +128,7 @@ pub struct S3 {
     customer_key: Option<Arc<(Zeroizing<String>, String)>>,
     /// Cleared once the server turned out not to know checksum headers.
     checksums: Arc<AtomicBool>,
+    tokens: Arc<list::Tokens>,
 }
 
 impl fmt::Debug for S3 {
@@ -152,7 +152,13 @@ impl S3 {
             }
             _ => None,
         };
-        Ok(Self { client, options: options.into(), customer_key, checksums: Arc::new(AtomicBool::new(true)) })
+        Ok(Self {
+            client,
+            options: options.into(),
+            customer_key,
+            checksums: Arc::new(AtomicBool::new(true)),
+            tokens: Arc::default(),
+        })
     }
 
     fn object(&self, key: &Key) -> String {
@@ -202,12 +208,17 @@ impl S3 {
         if let ServerEncryption::Kms(id) = &self.options.encryption {
             put = put.server_side_encryption(ServerSideEncryption::AwsKms).ssekms_key_id(id);
         }
-        if checksums {
-            put = put.checksum_algorithm(ChecksumAlgorithm::Crc32C);
-        }
         if verb == Verb::PutNew {
             put = put.if_none_match("*");
         }
+        // The SDK computes a checksum only where it is told that all supported ones are wanted.
+        let when = if checksums {
+            RequestChecksumCalculation::WhenSupported
+        } else {
+            RequestChecksumCalculation::WhenRequired
+        };
+        put = put.set_checksum_algorithm(checksums.then_some(ChecksumAlgorithm::Crc32C));
+        let put = put.customize().config_override(aws_sdk_s3::Config::builder().request_checksum_calculation(when));
         within(request, len, async { put.send().await.map_err(|e| sort(request, e)) }).await.map(drop)
     }
 
@@ -237,24 +248,6 @@ impl S3 {
             _ => Ok(bytes.into()),
         }
     }
-
-    async fn list_page(&self, prefix: &str, from: &From) -> Result<ListObjectsV2Output> {
-        let request = self.request(Verb::List, None);
-        let mut list = self.client.list_objects_v2().bucket(&self.options.bucket).prefix(prefix);
-        list = match from {
-            From::Start => list,
-            From::After(key) => list.start_after(key),
-            From::Token(token) => list.continuation_token(token),
-        };
-        within(request, 0, async { list.send().await.map_err(|e| sort(request, e)) }).await
-    }
-}
-
-/// Where a page of a LIST begins.
-enum From {
-    Start,
-    After(String),
-    Token(String),
 }
 
 #[async_trait]
@@ -314,25 +307,7 @@ impl Store for S3 {
     }
 
     async fn list(&self, prefix: &str, after: Option<&Key>) -> Result<Page> {
-        let root = self.root();
-        let full = format!("{root}{prefix}");
-        let mut from = after.map_or(From::Start, |key| From::After(self.object(key)));
-        for _ in 0..FOREIGN_PAGES_MAX {
-            let page = self.list_page(&full, &from).await?;
-            let more = page.is_truncated.unwrap_or(false);
-            let objects = read_page(&page, &root, prefix, after)
-                .map_err(|how| StoreError::Wrong { what: self.request(Verb::List, None).what(), how })?;
-            if !objects.is_empty() || !more {
-                return Ok(Page { objects, more });
-            }
-            let token = page.next_continuation_token.ok_or_else(|| StoreError::Wrong {
-                what: self.request(Verb::List, None).what(),
-                how: "more is said to follow, but not how to get it".into(),
-            })?;
-            from = From::Token(token);
-        }
-        let hint = format!("too many foreign objects lie under {full:?}; give the repository a prefix of its own");
-        Err(StoreError::Setup { what: self.request(Verb::List, None).what(), hint, source: "no key found".into() })
+        self.page(prefix, after).await
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {
@@ -377,25 +352,4 @@ fn check_answered_range(key: &Key, asked: &Range<u64>, got: &GetObjectOutput) ->
         return Err(wrong(format!("range {:?}", told.chars().take(80).collect::<String>())));
     }
     Ok(())
-}
-
-/// Our keys of a page, checked: each under `prefix`, greater than `after`, and in order. Foreign objects are left out.
-fn read_page(
-    page: &ListObjectsV2Output,
-    root: &str,
-    prefix: &str,
-    after: Option<&Key>,
-) -> std::result::Result<Vec<Listed>, String> {
-    let mut objects: Vec<Listed> = Vec::with_capacity(page.contents().len());
-    for object in page.contents() {
-        let full = object.key().ok_or("an object without a key")?;
-        let text = full.strip_prefix(root).filter(|t| t.starts_with(prefix)).ok_or("a key outside of the prefix")?;
-        let Ok(key) = Key::new(text) else { continue };
-        let size = object.size().and_then(|n| u64::try_from(n).ok()).ok_or("an object without a size")?;
-        if objects.last().map(|l| &l.key).or(after).is_some_and(|last| *last >= key) {
-            return Err(format!("{key} out of order"));
-        }
-        objects.push(Listed { key, size });
-    }
-    Ok(objects)
 }

@@ -1,0 +1,179 @@
+//! A base: the folded state of the repository, so that nobody needs to read every segment since its beginning
+//! (docs/format.md "Bases").
+
+use crate::crypto::hash;
+use crate::crypto::sign::{SIGNATURE_LEN, SigningKey, VerifyingKey};
+use crate::id::{ObjectHash, RepositoryId, SegmentId, SessionId, SnapshotId, WriterId};
+
+use super::codec::{Malformed, Reader, Result, Writer};
+use super::keys::{GraphKeys, SUITE};
+use super::objects;
+use super::seal::{self, Place, RECORD_OVERHEAD};
+use super::snapshot::SnapshotRef;
+
+const MAGIC: &[u8; 8] = b"copalba1";
+const SIGNED: &str = "copal 1 base";
+/// Longest base that a reader accepts, in bytes.
+pub const BASE_BYTES_MAX: u64 = 1 << 30;
+const SEGMENTS_MAX: usize = 1 << 20;
+const SNAPSHOTS_MAX: usize = 1 << 24;
+const HEAD: usize = 8 + 1 + 16 + 4;
+
+/// A segment that a base lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SegmentRef {
+    /// Who stored it.
+    pub writer: WriterId,
+    /// In which run.
+    pub session: SessionId,
+    /// Number within the session.
+    pub n: u64,
+    /// Hash of its bytes.
+    pub id: SegmentId,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// What a base says.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Base {
+    /// Hash of the base before.
+    pub previous: Option<ObjectHash>,
+    /// All segments of the snapshots below, or merged ones that hold the same entries. Sorted.
+    pub segments: Vec<SegmentRef>,
+    /// The snapshots whose segments are among those. Sorted.
+    pub snapshots: Vec<SnapshotRef>,
+}
+
+/// Id of the signer when it is ROOT itself.
+pub const SIGNED_BY_ROOT: WriterId = WriterId::from_bytes([0; 16]);
+
+impl Base {
+    /// The stored bytes of base number `n`, signed by `signer`: a maintainer's id, or [`SIGNED_BY_ROOT`].
+    pub fn encode(
+        &self,
+        repository: RepositoryId,
+        n: u64,
+        keys: &GraphKeys,
+        who: WriterId,
+        signer: &SigningKey,
+    ) -> Vec<u8> {
+        assert!(self.segments.is_sorted_by(|a, b| a < b) && self.snapshots.is_sorted_by(|a, b| a < b));
+        let mut text = Writer::new();
+        text.option(self.previous, |w, h| {
+            w.raw(h.as_bytes());
+        });
+        text.list(&self.segments, |w, s| {
+            w.raw(s.writer.as_bytes()).session(s.session).varint(s.n).raw(s.id.as_bytes()).varint(s.size);
+        });
+        text.list(&self.snapshots, |w, s| {
+            w.raw(s.writer.as_bytes()).session(s.session).raw(s.id.as_bytes());
+        });
+        let mut text = text.finish();
+        let around = HEAD + RECORD_OVERHEAD + SIGNATURE_LEN;
+        text.resize(seal::padme((text.len() + around) as u64) as usize - around, 0);
+        let object = objects::base(n);
+        let place = Place { kind: "base", repository: repository.as_bytes(), object: &object, ordinal: 0 };
+        let sealed = seal::seal_record(keys.records(), &place, &text);
+        let mut w = Writer::new();
+        w.raw(MAGIC).u8(SUITE).raw(who.as_bytes()).u32(sealed.len() as u32).raw(&sealed);
+        let mut out = w.finish();
+        let signature = signer.sign(SIGNED, &out);
+        out.extend_from_slice(&signature);
+        out
+    }
+
+    /// Reads base number `n`; `signer_of` gives the key of a maintainer that is trusted, or of ROOT.
+    pub fn decode(
+        bytes: &[u8],
+        repository: RepositoryId,
+        n: u64,
+        keys: &GraphKeys,
+        signer_of: impl FnOnce(WriterId) -> Option<VerifyingKey>,
+    ) -> Result<Self> {
+        let mut r = Reader::new("base", bytes);
+        if r.array()? != *MAGIC || r.u8()? != SUITE {
+            return r.fail("not a base of version 1");
+        }
+        let who = r.writer()?;
+        let len = r.u32()? as usize;
+        let sealed = r.raw(len)?;
+        let signature = r.array()?;
+        let signed = &bytes[..HEAD + len];
+        r.finish()?;
+        let key = signer_of(who);
+        if key.is_none_or(|key| key.verify(SIGNED, signed, &signature).is_err()) {
+            return Err(Malformed { what: "base", how: "not signed by an owner or maintainer".into() });
+        }
+        let object = objects::base(n);
+        let place = Place { kind: "base", repository: repository.as_bytes(), object: &object, ordinal: 0 };
+        Self::read(&seal::open_record(keys.records(), &place, sealed)?)
+    }
+
+    pub(super) fn read(text: &[u8]) -> Result<Self> {
+        let mut r = Reader::new("base", text);
+        let base = Self {
+            previous: r.option(|r| Ok(ObjectHash::from_bytes(r.array()?)))?,
+            segments: r.list(SEGMENTS_MAX, 66, "segments", |r| {
+                Ok(SegmentRef {
+                    writer: r.writer()?,
+                    session: r.session()?,
+                    n: r.varint()?,
+                    id: SegmentId::from_bytes(r.array()?),
+                    size: r.varint()?,
+                })
+            })?,
+            snapshots: r.list(SNAPSHOTS_MAX, 64, "snapshots", |r| {
+                Ok(SnapshotRef { writer: r.writer()?, session: r.session()?, id: SnapshotId::from_bytes(r.array()?) })
+            })?,
+        };
+        if !base.segments.is_sorted_by(|a, b| a < b) || !base.snapshots.is_sorted_by(|a, b| a < b) {
+            return r.fail("its lists are not in order");
+        }
+        if r.rest().iter().any(|&b| b != 0) {
+            return r.fail("padding is not as it must be");
+        }
+        Ok(base)
+    }
+
+    /// BLAKE3 of stored bytes: the next base and views name it.
+    pub fn hash(stored: &[u8]) -> ObjectHash {
+        ObjectHash::from_bytes(hash::blake3(&[stored]))
+    }
+
+    /// Whether the snapshot is folded into it.
+    pub fn holds(&self, snapshot: &SnapshotRef) -> bool {
+        self.snapshots.binary_search(snapshot).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::secret::Secret;
+
+    #[test]
+    fn bases_come_back_and_strangers_sign_none() {
+        let keys = GraphKeys::new(&Secret::from_bytes([1; 32]));
+        let signer = SigningKey::from_seed(Secret::from_bytes([2; 32]));
+        let repository = RepositoryId::from_bytes([3; 32]);
+        let (writer, session) = (WriterId::from_bytes([4; 16]), SessionId { n: 5, random: 6 });
+        let base = Base {
+            previous: Some(ObjectHash::from_bytes([7; 32])),
+            segments: vec![SegmentRef { writer, session, n: 0, id: SegmentId::from_bytes([8; 32]), size: 9 }],
+            snapshots: vec![SnapshotRef { writer, session, id: SnapshotId::from_bytes([10; 32]) }],
+        };
+        let stored = base.encode(repository, 3, &keys, SIGNED_BY_ROOT, &signer);
+        let read = |bytes: &[u8], n, key: Option<VerifyingKey>| Base::decode(bytes, repository, n, &keys, |_| key);
+        assert_eq!(read(&stored, 3, Some(signer.verifying())), Ok(base));
+        assert!(read(&stored, 4, Some(signer.verifying())).is_err(), "another number");
+        assert!(read(&stored, 3, None).is_err());
+        let other = SigningKey::from_seed(Secret::from_bytes([11; 32])).verifying();
+        assert!(read(&stored, 3, Some(other)).is_err());
+        for at in 0..stored.len() {
+            let mut bad = stored.clone();
+            bad[at] ^= 1;
+            assert!(read(&bad, 3, Some(signer.verifying())).is_err(), "byte {at}");
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The base chain: reading the newest base, and folding, which makes the next (docs/protocol.md "Fold").
+//!
+//! A fold deletes nothing and drops nothing: it lists what committed snapshots publish, and merges small segments, so that
+//! a repository of many small sessions opens quickly. Only an owner's backup does it, and only where the store's create-only
+//! put is atomic.
+
+use std::sync::Arc;
+
+use crate::crypto::rng::Rng;
+use crate::error::{Error, Result};
+use crate::format::base::{BASE_BYTES_MAX, Base, SIGNED_BY_ROOT, SegmentRef};
+use crate::format::blob::ENTRY_BYTES;
+use crate::format::bundle::{Identity, Role};
+use crate::format::objects::{self, Parsed};
+use crate::format::segment::{SEGMENT_BYTES_MAX, Segment, SegmentPlace};
+use crate::id::{ObjectHash, SessionId};
+use crate::progress::Problem;
+use crate::store::{StoreError, list_all};
+
+use super::open::{Repository, key};
+use super::session;
+use super::view::damaged;
+
+/// Unfolded snapshots above which a backup of the owner folds.
+const FOLD_ABOVE: usize = 64;
+/// Segments smaller than this are merged.
+const MERGE_UNDER: u64 = 4 << 20;
+/// A merged segment is written once it holds this many entries.
+const MERGED_ENTRIES: usize = 128 << 10;
+
+/// The newest base.
+#[derive(Debug, Clone, Default)]
+pub struct NewestBase {
+    /// Its number; 0: there is none.
+    pub n: u64,
+    /// Hash of its bytes.
+    pub hash: Option<ObjectHash>,
+    /// What it says.
+    pub base: Base,
+}
+
+impl Repository {
+    /// The newest base: the highest that a LIST shows, and then as far as a GET finds a higher one.
+    pub fn newest_base(&self) -> Result<NewestBase> {
+        let listed = self.bridge.wait(list_all(self.store.as_ref(), "base/"))?;
+        let numbers = listed.iter().filter_map(|l| match objects::parse(l.key.as_str()) {
+            Some(Parsed::Base(n)) => Some(n),
+            _ => None,
+        });
+        let Some(mut n) = numbers.max() else { return Ok(NewestBase::default()) };
+        let mut newest =
+            self.read_base(n)?.ok_or_else(|| Error::damaged(objects::base(n), "it is listed and not there"))?;
+        while let Some(higher) = self.read_base(n + 1)? {
+            (n, newest) = (n + 1, higher);
+        }
+        Ok(newest)
+    }
+
+    pub(super) fn read_base(&self, n: u64) -> Result<Option<NewestBase>> {
+        let object = key(objects::base(n));
+        let stored = match self.bridge.wait(self.store.get(&object, BASE_BYTES_MAX)) {
+            Ok(stored) => stored,
+            Err(StoreError::NotFound { .. }) => return Ok(None),
+            Err(e) => return Err(e.into()),
+        };
+        let signer = |who| match self.config.member(who) {
+            _ if who == SIGNED_BY_ROOT => Some(self.config.root),
+            Some(m) if m.maintainer && m.revoked.is_none() => Some(m.key),
+            _ => None,
+        };
+        let base =
+            Base::decode(&stored, self.id(), n, &self.graph, signer).map_err(Error::in_object(object.as_str()))?;
+        Ok(Some(NewestBase { n, hash: Some(Base::hash(&stored)), base }))
+    }
+
+    /// What is wrong with any base that is stored: each opens, and names the one before it if that is still there.
+    pub fn verify_bases(&self) -> Result<Vec<Problem>> {
+        let listed = self.bridge.wait(list_all(self.store.as_ref(), "base/"))?;
+        let mut problems = Vec::new();
+        let mut before: Option<(u64, Option<ObjectHash>)> = None;
+        for l in listed {
+            let Some(Parsed::Base(n)) = objects::parse(l.key.as_str()) else { continue };
+            let how = match self.read_base(n) {
+                Ok(Some(read)) => {
+                    let chained = before.is_none_or(|(m, hash)| m + 1 != n || read.base.previous == hash);
+                    before = Some((n, read.hash));
+                    if chained { continue } else { "it does not follow the base before it".into() }
+                }
+                Ok(None) => continue,
+                Err(Error::Damaged { how, .. }) => how,
+                Err(e) => return Err(e),
+            };
+            problems.push(damaged(l.key.as_str(), how));
+        }
+        Ok(problems)
+    }
+
+    /// Folds if it is time to; the number of the new base. For an owner, after a backup.
+    ///
+    /// When somebody else makes a base meanwhile, nothing is done: the next backup tries again.
+    pub fn fold(self: &Arc<Self>, who: &Identity, rng: &mut dyn Rng) -> Result<Option<u64>> {
+        if self.role() != Role::Owner || self.config.store.create_only != 2 {
+            return Ok(None);
+        }
+        let newest = self.newest_base()?;
+        let (snapshots, problems) = self.snapshots_beside(&newest)?;
+        let unfolded: Vec<_> = snapshots.iter().filter(|s| !newest.base.holds(&s.at)).collect();
+        // What is damaged must not be folded away: a base would stop naming it.
+        if unfolded.len() <= FOLD_ABOVE || !problems.is_empty() {
+            return Ok(None);
+        }
+        let (session, _) = session::next_session(self, who.id, rng)?;
+        session::put_pin(self, who.id, session)?;
+        session::refuse_maintenance(self.store.as_ref(), self)?;
+
+        let mut merge = Merge { repo: self, who, session, kept: Vec::new(), open: Segment::default() };
+        let own = unfolded
+            .iter()
+            .flat_map(|s| s.graph.segments.iter().map(move |&(n, id)| (s.at.writer, s.at.session, n, id)));
+        let mut inputs = newest.base.segments.clone();
+        for (writer, session, n, id) in own {
+            let object = key(objects::segment(writer, session, n, id));
+            let size = self.bridge.wait(self.store.head(&object))?;
+            inputs.push(SegmentRef { writer, session, n, id, size });
+        }
+        for input in inputs {
+            merge.segment(input)?;
+        }
+        for inline in unfolded.iter().filter_map(|s| s.graph.inline.clone()) {
+            merge.add(inline)?;
+        }
+        merge.end()?;
+        let mut segments = merge.kept;
+        segments.sort_unstable();
+        segments.dedup();
+
+        let mut known = newest.base.snapshots.clone();
+        known.extend(unfolded.iter().map(|s| s.at));
+        known.sort_unstable();
+        let next = Base { previous: newest.hash, segments, snapshots: known };
+        let n = newest.n + 1;
+        let stored = next.encode(self.id(), n, &self.graph, SIGNED_BY_ROOT, &self.root("fold")?);
+        match self.bridge.wait(self.store.put_new(&key(objects::base(n)), stored.into())) {
+            Ok(()) => Ok(Some(n)),
+            Err(StoreError::Exists { .. }) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+/// Gathers small segments into larger ones.
+struct Merge<'r> {
+    repo: &'r Arc<Repository>,
+    who: &'r Identity,
+    session: SessionId,
+    kept: Vec<SegmentRef>,
+    open: Segment,
+}
+
+impl Merge<'_> {
+    fn segment(&mut self, input: SegmentRef) -> Result<()> {
+        if input.size >= MERGE_UNDER {
+            self.kept.push(input);
+            return Ok(());
+        }
+        let object = key(objects::segment(input.writer, input.session, input.n, input.id));
+        let stored = self.repo.bridge.wait(self.repo.store.get(&object, SEGMENT_BYTES_MAX))?;
+        if Segment::id(&stored) != input.id {
+            return Err(Error::damaged(object.as_str(), "it has not the bytes that were written"));
+        }
+        let (_, segment) = Segment::decode(&stored, &self.repo.graph).map_err(Error::in_object(object.as_str()))?;
+        self.add(segment)
+    }
+
+    fn add(&mut self, segment: Segment) -> Result<()> {
+        let at: Vec<u32> = segment
+            .packs
+            .into_iter()
+            .map(|pack| {
+                let known = self.open.packs.iter().position(|p| *p == pack);
+                known.unwrap_or_else(|| {
+                    self.open.packs.push(pack);
+                    self.open.packs.len() - 1
+                }) as u32
+            })
+            .collect();
+        self.open.entries.extend(segment.entries.into_iter().map(|mut e| {
+            e.pack = at[e.pack as usize];
+            e
+        }));
+        self.open.stanzas.extend(segment.stanzas);
+        if self.open.entries.len() >= MERGED_ENTRIES { self.end() } else { Ok(()) }
+    }
+
+    fn end(&mut self) -> Result<()> {
+        let mut segment = std::mem::take(&mut self.open);
+        if segment.entries.is_empty() {
+            return Ok(());
+        }
+        segment.entries.sort_unstable();
+        segment.entries.dedup();
+        segment.stanzas.sort_by_key(|s| (s.writer, s.session));
+        segment.stanzas.dedup_by_key(|s| (s.writer, s.session));
+        let n = self.kept.iter().filter(|s| (s.writer, s.session) == (self.who.id, self.session)).count() as u64;
+        let place = SegmentPlace { repository: self.repo.id(), writer: self.who.id, session: self.session, n };
+        let stored = segment.encode(&place, &self.repo.graph);
+        debug_assert!(stored.len() > segment.entries.len() * ENTRY_BYTES);
+        let id = Segment::id(&stored);
+        let size = stored.len() as u64;
+        let object = key(objects::segment(self.who.id, self.session, n, id));
+        self.repo.bridge.wait(self.repo.store.put(&object, stored.into()))?;
+        self.kept.push(SegmentRef { writer: self.who.id, session: self.session, n, id, size });
+        Ok(())
+    }
+}

@@ -1,0 +1,147 @@
+//! The rules of the writer's half, each with the mutant that lacks it and the configuration that must then fail.
+
+use crate::config::{Config, Fold};
+
+macro_rules! rules {
+    ($($id:literal $mutant:ident $text:literal $config:expr;)*) => {
+        /// A rule that a run may lack.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Mutant {
+            $(#[doc = $text] $mutant,)*
+        }
+
+        /// Every rule, in the order of docs/protocol.md.
+        pub const RULES: &[Rule] = &[$(Rule { id: $id, text: $text, mutant: Mutant::$mutant, config: $config },)*];
+    };
+}
+
+/// One rule of the protocol.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Its number in docs/protocol.md.
+    pub id: &'static str,
+    /// Its text there, word for word.
+    pub text: &'static str,
+    /// The model without it.
+    pub mutant: Mutant,
+    /// A configuration that is clean with the rule and must fail without it.
+    pub config: Config,
+}
+
+const SMALL: Config = Config { name: "rule", ..Config::SMALL };
+const TWICE: Config = Config { prunes: 2, attempts: 2, crash: true, adopt: true, ..SMALL };
+const ZOMBIE: Config = Config { prunes: 2, forgets: 0, late: true, ..SMALL };
+const FOLD: Config = Config { fold: Fold::Plain, ..SMALL };
+const MERGE: Config = Config { fold: Fold::Merge, ..SMALL };
+const SHARED: Config = Config { writers: 2, shared_writer: true, forgets: 0, ..SMALL };
+
+rules! {
+    "W1" PinFirst
+        "A session creates its pin before it reads or writes anything else."
+        SMALL;
+    "W2a" GcBeforeView
+        "gc is read before base, snapshots and segments."
+        SMALL;
+    "W2b" AckAtOpen
+        "A generation that is active when the session opens is acknowledged, without claims."
+        SMALL;
+    "W2c" ProposedFloor
+        "A session whose number is below a floor that an active condemn proposes gives way to a new one."
+        SHARED;
+    "W2d" GcTwice
+        "The first look at gc is two LISTs, and their union holds: one short answer must not hide a condemn."
+        Config { short_lists: 1, ..SMALL };
+    "W3a" Published
+        "Only what base or a committed snapshot publishes counts: a segment of a session without a commit is not in \
+         the view."
+        Config { attempts: 2, crash: true, ..SMALL };
+    "W3b" Descendants
+        "A tree is reused only after every descendant was looked up in the view by its own id."
+        SMALL;
+    "W3c" Condemned
+        "Packs that an active generation condemns are not in the view."
+        SMALL;
+    "W3d" Dropped
+        "Packs that base holds as dropped are not in the view."
+        SMALL;
+    "W3e" ReadAgain
+        "A 404 on a segment means that the view is read again, once per new base; it ends no session."
+        Config { prunes: 0, ..MERGE };
+    "W3f" BaseAgain
+        "After the snapshots base n+1 is asked for once more; if it stands, the view is read again: what was listed \
+         may be dead in it."
+        Config { prunes: 2, attempts: 2, late: true, ..SMALL };
+    "W4a" Poll
+        "gc is listed again and again while the session is open, and each new generation acknowledged."
+        SMALL;
+    "W4b" StopReusing
+        "From the look that finds a new generation its packs are reused no more; only then it is acknowledged."
+        SMALL;
+    "W4c" ClaimReused
+        "The ack claims every condemned pack that the session has reused."
+        SMALL;
+    "W4d" ClaimAdopted
+        "The ack claims every condemned pack that the session has adopted."
+        TWICE;
+    "W4e" ClaimWritten
+        "The ack claims every condemned pack that the session has written."
+        Config { prunes: 2, short_lists: 1, ..SMALL };
+    "W5" ListOwn
+        "Before the commit the session's own packs are listed; a missing or short one is put again."
+        Config { losses: 1, ..SMALL };
+    "W6a" CreateOnly
+        "The snapshot is created, never overwritten; where a tombstone stands the session starts over."
+        SMALL;
+    "W6b" EqualBytes
+        "After an unknown result, a snapshot that stands with equal bytes is success."
+        Config { unknown: true, attempts: 2, ..SMALL };
+    "W6c" UnknownIsNotSuccess
+        "An unknown result is not success: the put is repeated until it is answered."
+        Config { unknown: true, ..SMALL };
+    "W6d" SecondLook
+        "After the commit base is read once more: a number below the floor that base does not know is not committed, \
+         and the session starts over."
+        ZOMBIE;
+    "W7a" PacksBeforeSnapshot
+        "The snapshot is put only after every pack that its segments list is acknowledged."
+        Config { crash: true, ..SMALL };
+    "W7b" SegmentsBeforeSnapshot
+        "The snapshot is put only after every segment that it names is acknowledged."
+        Config { crash: true, ..SMALL };
+    "W8" DeadBelowFloor
+        "A snapshot below its writer's floor that base does not know is dead for ever, for every reader of views."
+        ZOMBIE;
+    "A1" AdoptAfterGc
+        "Packs to adopt are listed after the pin and after gc."
+        TWICE;
+    "A2" AdoptNoCondemned
+        "A condemned pack is not adopted."
+        TWICE;
+    "A3" AdoptNoDropped
+        "A pack that base holds as dropped is not adopted, though it stands in the store."
+        Config { late: true, forgets: 2, ..TWICE };
+    "A4" UnlistedOnlyCondemned
+        "An unlisted pack is deleted only by a generation that condemned it, for a session may be adopting it."
+        TWICE;
+    "F1" FoldForgotten
+        "A fold lists the segments of forgotten snapshots too: only a sweep drops packs."
+        Config { unfolded: true, ..FOLD };
+    "F2" BaseCreateOnly
+        "Base n+1 is created from base n, never overwritten."
+        FOLD;
+    "F3" ApplyOnceMore
+        "After the create the bases are listed again: to a higher one that lacks the change it is applied once more."
+        Config { writers: 0, prunes: 2, ..MERGE };
+    "F4" InputsListed
+        "A replacement of segments applies only while base lists all its inputs."
+        Config { writers: 0, prunes: 2, rewrite: true, ..MERGE };
+    "F5" OwnKey
+        "Before each create of a base the executor looks at its own snapshot key: a tombstone ends it."
+        Config { writers: 0, ..MERGE };
+    "F6" FoldNoFloor
+        "A fold raises no floor."
+        FOLD;
+    "F7" GoneUntilFloor
+        "A forgotten snapshot that was folded stays recorded in base until the floor passes it."
+        FOLD;
+}

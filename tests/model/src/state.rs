@@ -1,0 +1,188 @@
+//! The store's content, the ghosts that properties need, and what can be derived from them.
+
+use crate::config::{CHILD, Config, FOLDER, SESSIONS, Set, TREE, WRITERS_MAX, bit, each};
+use crate::fold::Folder;
+use crate::mutants::Mutant;
+use crate::pruner::Pruner;
+use crate::writer::Writer;
+
+/// `base/<n>`: the folded state. Only the highest one is held in full, for nobody reads another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Base {
+    /// n, from 0.
+    pub number: u8,
+    /// Segments listed.
+    pub segments: Set,
+    /// Packs that a listed segment mentions and that a prune has dropped.
+    pub dropped: Set,
+    /// Sessions whose snapshots are known and not forgotten.
+    pub known: Set,
+    /// Sessions whose snapshots were folded and forgotten, until the floor passes them.
+    pub gone: Set,
+    /// Per writer: sessions with a lower number that are not known are dead for ever.
+    pub floors: [u8; WRITERS_MAX],
+    /// Generations that are done.
+    pub done: Set,
+}
+
+/// `gc/<gen>` and `gc/<gen>.sweep`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Condemn {
+    /// gen, from 1.
+    pub generation: u8,
+    /// Packs proposed for deletion.
+    pub packs: Set,
+    /// Floors proposed.
+    pub floors: [u8; WRITERS_MAX],
+    /// The final list, once decided.
+    pub sweep: Option<Set>,
+}
+
+impl Condemn {
+    /// What "condemned" means now: the sweep's list once there is one.
+    pub fn condemned(&self) -> Set {
+        self.sweep.unwrap_or(self.packs)
+    }
+}
+
+/// Every object that stands in the store.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Store {
+    /// Packs present.
+    pub packs: Set,
+    /// Blobs of each pack. Fixed by the pack's name, so they stay when it is deleted: an index entry still tells them.
+    pub blobs: [Set; 8],
+    /// Segments present.
+    pub segments: Set,
+    /// Packs that each segment lists (fixed by its hash). 0: the session has no segment.
+    pub lists: [Set; 8],
+    /// Sessions with a pin.
+    pub pins: Set,
+    /// Sessions with a snapshot at `snap/<writer>/<session>`.
+    pub snapshots: Set,
+    /// Sessions with a tombstone there.
+    pub tombstones: Set,
+    /// Sessions that a `forget/<n>` names.
+    pub forgets: Set,
+    /// Sessions with an ack of the active generation.
+    pub acks: Set,
+    /// Packs that each of these acks claims.
+    pub claims: [Set; SESSIONS],
+    /// The active generation.
+    pub gc: Option<Condemn>,
+    /// The highest base.
+    pub base: Base,
+    /// Lower base numbers that are still occupied.
+    pub older_bases: Set,
+}
+
+/// One state of the whole system.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct State {
+    /// The store.
+    pub store: Store,
+    /// The writer processes.
+    pub writers: [Writer; WRITERS_MAX],
+    /// The one executor of prunes.
+    pub pruner: Pruner,
+    /// The maintainer that folds.
+    pub folder: Folder,
+    /// Ghost: sessions whose snapshot has been sent at least once, so that it may still arrive.
+    pub sent: Set,
+    /// Ghost: sessions reported as committed.
+    pub reported: Set,
+    /// Ghost: sessions that their process gave up.
+    pub abandoned: Set,
+    /// Ghost: sessions that were ever forgotten.
+    pub forgotten: Set,
+    /// Packs that may still be lost.
+    pub losses: u8,
+    /// LISTs that may still be short.
+    pub short_lists: u8,
+}
+
+impl State {
+    /// The repository with one snapshot, folded into base 0, and all processes at their start.
+    pub fn initial(config: &Config) -> State {
+        let mut blobs = [0; 8];
+        (blobs[0], blobs[1]) = if config.split { (TREE, CHILD) } else { (TREE | CHILD, TREE | CHILD) };
+        let mut lists = [0; 8];
+        lists[0] = 0b11;
+        let base = if config.unfolded { Base::default() } else { Base { segments: 1, known: 1, ..Base::default() } };
+        let store = Store {
+            packs: 0b11,
+            blobs,
+            segments: 1,
+            lists,
+            pins: 0,
+            snapshots: 1,
+            tombstones: 0,
+            forgets: 0,
+            acks: 0,
+            claims: [0; SESSIONS],
+            gc: None,
+            base,
+            older_bases: 0,
+        };
+        State {
+            store,
+            writers: std::array::from_fn(|p| Writer::start(p < config.writers)),
+            pruner: Pruner::default(),
+            folder: Folder::start(config.fold),
+            sent: 0,
+            reported: 0,
+            abandoned: 0,
+            forgotten: 0,
+            losses: config.losses,
+            short_lists: config.short_lists,
+        }
+    }
+
+    /// Snapshots that a reader of the current store takes as existing and not forgotten.
+    pub fn live(&self, config: &Config) -> Set {
+        let base = &self.store.base;
+        (base.known | newer(config, base, self.store.snapshots)) & !self.store.forgets
+    }
+
+    /// Blobs that a reader finds: in a pack that is present and that base or a committed snapshot publishes.
+    pub fn readable(&self, config: &Config) -> Set {
+        let store = &self.store;
+        let segments = store.base.segments | newer(config, &store.base, store.snapshots);
+        let published = store.listed_by(segments & store.segments) & !store.base.dropped;
+        store.blobs_of(published & store.packs)
+    }
+}
+
+/// Committed snapshots among `snapshots` that `base` has not taken in: neither known, nor folded and forgotten, nor
+/// dead below the floor. A folder's commit has no tree and publishes nothing.
+pub fn newer(config: &Config, base: &Base, snapshots: Set) -> Set {
+    let dead = if config.lacks(Mutant::DeadBelowFloor) { 0 } else { config.below(&base.floors) };
+    snapshots & !bit(FOLDER) & !base.known & !base.gone & !dead
+}
+
+impl Store {
+    /// Packs that any of `segments` lists.
+    pub fn listed_by(&self, segments: Set) -> Set {
+        each(segments).fold(0, |packs, segment| packs | self.lists[segment])
+    }
+
+    /// Blobs that any of `packs` holds.
+    pub fn blobs_of(&self, packs: Set) -> Set {
+        each(packs).fold(0, |blobs, pack| blobs | self.blobs[pack])
+    }
+
+    /// Those of `packs` that hold `blob`.
+    pub fn holding(&self, packs: Set, blob: Set) -> Set {
+        each(packs).filter(|&p| self.blobs[p] & blob != 0).fold(0, |set, p| set | bit(p))
+    }
+
+    /// Those of `sessions` that have a segment.
+    pub fn with_segment(&self, sessions: Set) -> Set {
+        each(sessions).filter(|&s| self.lists[s] != 0).fold(0, |set, s| set | bit(s))
+    }
+
+    /// Sessions that are open in the eyes of `base`: a pin, no snapshot, no tombstone, not dead below the floor.
+    pub fn open(&self, config: &Config, base: &Base, pins: Set) -> Set {
+        pins & !self.snapshots & !self.tombstones & !config.below(&base.floors)
+    }
+}
