@@ -2,4 +2,7 @@
 
 pub mod backup;
 pub mod check;
+pub mod diff;
+pub mod find;
 pub mod restore;
+pub mod stats;

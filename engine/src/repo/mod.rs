@@ -19,6 +19,7 @@ pub mod session;
 pub mod tree;
 pub mod verdict;
 pub mod view;
+pub mod walk;
 
 pub use bridge::Bridge;
 pub use init::init;
