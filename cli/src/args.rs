@@ -175,6 +175,8 @@ pub(crate) enum Command {
     Dump(c::dump::DumpArgs),
     /// Show the repository as a file system, read-only, until Ctrl-C
     Mount(c::mount::MountArgs),
+    /// Verify the repository, and tell which snapshots and files damage hurts
+    Check(c::check::CheckArgs),
     /// Manage keys
     Key(c::key::KeyArgs),
     /// Print access policies for the store

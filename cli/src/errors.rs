@@ -13,6 +13,8 @@ pub(crate) enum Outcome {
     Done,
     /// Done, but something was skipped or did not stick.
     Incomplete,
+    /// A check was done, and found damage.
+    Damaged,
 }
 
 impl Outcome {
@@ -21,11 +23,12 @@ impl Outcome {
         if count == 0 { Self::Done } else { Self::Incomplete }
     }
 
-    /// 0 or 3.
+    /// 0, 3, or 1 for a repository that is damaged.
     pub(crate) fn exit_code(self) -> ExitCode {
         match self {
             Self::Done => ExitCode::SUCCESS,
             Self::Incomplete => ExitCode::from(3),
+            Self::Damaged => ExitCode::FAILURE,
         }
     }
 }

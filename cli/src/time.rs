@@ -1,5 +1,7 @@
 //! Times as people write and read them: RFC 3339 with the zone of this machine.
 
+use std::time::Duration;
+
 use copal_engine::format::node::Timestamp;
 use jiff::tz::TimeZone;
 
@@ -50,9 +52,48 @@ pub(crate) fn span(millis: u64) -> String {
     }
 }
 
+/// A length of time: numbers with units from weeks down to seconds, such as `1w2d` or `90m`; `y` is 365 days.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let wrong =
+        || format!("{text:?} is no length of time; write numbers with y, w, d, h, m or s, such as 30d or 1h30m");
+    let (mut rest, mut secs) = (text.trim(), 0u64);
+    if rest.is_empty() {
+        return Err(wrong());
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+        let (number, unit) = rest.split_at(digits);
+        let factor = match unit.chars().next() {
+            Some('y') => 365 * 86_400,
+            Some('w') => 7 * 86_400,
+            Some('d') => 86_400,
+            Some('h') => 3600,
+            Some('m') => 60,
+            Some('s') => 1,
+            _ => return Err(wrong()),
+        };
+        let part = number.parse::<u64>().ok().and_then(|n| n.checked_mul(factor));
+        secs = part.and_then(|part| secs.checked_add(part)).ok_or_else(wrong)?;
+        rest = &unit[1..];
+    }
+    Ok(Duration::from_secs(secs))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lengths_of_time_are_read() {
+        for (text, secs) in
+            [("30d", 30 * 86_400), ("1h30m", 5400), ("0s", 0), ("1w2d", 9 * 86_400), ("1y", 365 * 86_400)]
+        {
+            assert_eq!(duration(text), Ok(Duration::from_secs(secs)), "{text}");
+        }
+        for bad in ["", "5", "d", "5x", "1h30", "-1d", "99999999999999999999d", "9999999999999999y"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn times_are_read() {

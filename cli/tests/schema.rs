@@ -114,6 +114,8 @@ fn output_is_what_the_schemas_say() {
         ("stats", &["stats", "--mode", "blobs-per-file"]),
         ("restore", &["restore", &tree, "-t", "out", "--dry-run"]),
         ("restore", &["restore", &tree, "-t", "out"]),
+        ("check", &["check"]),
+        ("check", &["check", "--read-data-subset", "1/1", "--max-age", "1d", "-vv"]),
         ("key", &["key", "export", "--role", "writer", "--out", "w.key"]),
         ("key", &["key", "export", "--role", "reader", "--out", "r.key"]),
         ("key", &["key", "add", "--new-password-file", "new.pw"]),
@@ -147,7 +149,20 @@ fn output_is_what_the_schemas_say() {
     let unreadable = place.run_as_user(&["backup", "src", "--json"]);
     assert_lines("backup", &unreadable.out, &mut seen);
     assert_lines("backup", &unreadable.err, &mut seen);
+    damage_a_pack(&place);
+    let damaged = place.run(&["check", "--read-data", "--json"]);
+    assert_eq!(damaged.code, 1);
+    assert_lines("check", &damaged.out, &mut seen);
+    assert_lines("check", &damaged.err, &mut seen);
     assert_eq!(seen, names(), "every schema is used, and every one that is used exists");
+}
+
+fn damage_a_pack(place: &Place) {
+    let pack = place.packs().remove(0);
+    let mut bytes = fs::read(&pack).unwrap();
+    bytes[5000] ^= 1;
+    fs::set_permissions(&pack, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    fs::write(&pack, bytes).unwrap();
 }
 
 fn tree_id(place: &Place, tree: &str) -> String {

@@ -3,6 +3,7 @@
 pub(crate) mod backup;
 pub(crate) mod cache;
 pub(crate) mod cat;
+pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod diff;
 pub(crate) mod dump;
@@ -43,6 +44,7 @@ pub(crate) fn run(parsed: Parsed) -> Result<Outcome> {
         Command::Find(args) => find::run(&context, &args),
         Command::Diff(args) => diff::run(&context, &args),
         Command::Restore(args) => restore::run(&context, &args),
+        Command::Check(args) => check::run(&context, &args),
         Command::Dump(args) => dump::run(&context, &args),
         Command::Mount(args) => mount::run(&context, &args),
         Command::Key(args) => key::run(&context, &args),

@@ -96,6 +96,20 @@ impl Place {
         ran
     }
 
+    /// The files of all packs of the default repository, sorted.
+    pub(crate) fn packs(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let mut open = vec![self.path("home/.local/share/copal/repository/pack")];
+        while let Some(dir) = open.pop() {
+            for entry in fs::read_dir(dir).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() { open.push(path) } else { found.push(path) }
+            }
+        }
+        found.sort();
+        found
+    }
+
     /// Runs it with `--json`; the last line of stdout.
     #[track_caller]
     pub(crate) fn json(&self, words: &[&str]) -> Value {

@@ -255,6 +255,42 @@ fn about(object: &str, key: &Key) -> bool {
     object == key.as_str() || object == "index"
 }
 
+/// Above 64 snapshots a backup folds: a base names a merged segment, and that one counts.
+#[test]
+fn a_folded_repository_is_checked_by_its_base() {
+    let bench = Bench::empty();
+    for n in 0..66 {
+        bench.write("file", format!("{n}").as_bytes());
+        bench.backup();
+    }
+    let (base, segments) = (bench.keys("base/"), bench.keys("idx/"));
+    assert_eq!((base.len(), segments.len()), (1, 1));
+    let report = bench.check(Read::All);
+    assert_eq!((report.findings.clone(), report.snapshots, report.unlisted), (vec![], 66, Default::default()));
+    let whole = bench.objects();
+
+    bench.delete(&segments[0]);
+    let report = bench.check(Read::Nothing);
+    only(&report, segments[0].as_str(), &[I2, I4]);
+    assert_eq!(hurts(&report), bench.unrestorable());
+    bench.store.restore(whole.clone());
+
+    // The oldest, which the base names, and the views of others.
+    let oldest = bench.keys("snap/").remove(0);
+    bench.delete(&oldest);
+    let report = bench.check(Read::Nothing);
+    assert_eq!(
+        report.findings.iter().map(|f| (f.object.as_str(), invariants(f))).next(),
+        Some((oldest.as_str(), vec![I8]))
+    );
+    bench.store.restore(whole);
+
+    // Without a newest base that opens nobody knows what there is: no check, and an error that names it.
+    bench.flip(&base[0], 100);
+    let failed = check(&bench.repo(), &options(Read::Nothing), &Silent, &Cancel::default());
+    assert!(failed.unwrap_err().to_string().contains(base[0].as_str()));
+}
+
 #[test]
 fn a_key_without_read_names_directories_by_their_trees() {
     let bench = Bench::new();

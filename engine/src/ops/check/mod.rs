@@ -3,7 +3,7 @@
 //! ```text
 //! view      snapshots and their segments, all of them fetched                     I1 I2   snapshots.rs
 //! lists     one LIST of pack/ against the index; what nobody names is counted     I3      lists.rs
-//! named     snapshots that others name; pins, verdicts, slots                     I8 I9   snapshots.rs
+//! named     snapshots that others name; bases, pins, verdicts, slots              I8 I9   snapshots.rs
 //! walk      each reachable tree once, a bit a blob                                I4 I5   walk.rs
 //! read      packs whole, those verified longest ago first                         I6 I7   select.rs read.rs packs.rs
 //! hurts     damaged copies -> snapshots and files                                         damage.rs hurts.rs
