@@ -189,7 +189,10 @@ fn tell(
         out.say(format!("left out {} other file systems", summary.mounts_skipped))?;
     }
     match (summary.snapshot, args.dry_run) {
-        (Some(id), _) => out.say(format!("snapshot {} saved", id.short()))?,
+        (Some(id), _) => {
+            out.say(format!("snapshot {} saved", id.short()))?;
+            out.say(format!("to get it back: copal restore {} --target DIR", id.short()))?;
+        }
         (None, true) => out.say("dry run: no snapshot was made")?,
         (None, false) => out.say("nothing changed: no snapshot was made")?,
     }
