@@ -58,6 +58,8 @@ pub enum ProblemKind {
     Damaged,
     /// Could not be written or removed at the target.
     Unwritable,
+    /// Was in the repository once and is gone, though nobody forgot it.
+    Missing,
 }
 
 impl ProblemKind {
@@ -70,6 +72,7 @@ impl ProblemKind {
             Self::Attribute => "attribute",
             Self::Damaged => "damaged",
             Self::Unwritable => "unwritable",
+            Self::Missing => "missing",
         }
     }
 }

@@ -17,3 +17,4 @@ pub mod slot;
 pub mod snapshot;
 pub mod texts;
 pub mod tree;
+pub mod verdict;

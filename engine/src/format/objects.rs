@@ -47,6 +47,11 @@ pub fn segment(writer: WriterId, session: SessionId, n: u64, id: SegmentId) -> S
     format!("{}{id}", segment_place(writer, session, n))
 }
 
+/// `check/<n>`.
+pub fn verdict(n: u64) -> String {
+    format!("check/{n:016x}")
+}
+
 /// A key taken apart; what is none of ours is `None` in [`parse`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Parsed {
@@ -54,6 +59,8 @@ pub enum Parsed {
     Config(u64),
     /// `base/…`
     Base(u64),
+    /// `check/…`
+    Verdict(u64),
     /// `key/…`
     Slot(SlotId),
     /// `pin/…`
@@ -76,6 +83,7 @@ pub fn parse(key: &str) -> Option<Parsed> {
     Some(match parts[..] {
         ["cfg", n] => Parsed::Config(parse_number(n).ok()?),
         ["base", n] => Parsed::Base(parse_number(n).ok()?),
+        ["check", n] => Parsed::Verdict(parse_number(n).ok()?),
         ["key", id] => Parsed::Slot(id.parse().ok()?),
         ["pin", w, s] => Parsed::Pin(w.parse().ok()?, s.parse().ok()?),
         ["snap", w, s] => Parsed::Snapshot(w.parse().ok()?, s.parse().ok()?),
@@ -107,6 +115,7 @@ mod tests {
         let cases = [
             (config(1), Parsed::Config(1)),
             (base(u64::MAX), Parsed::Base(u64::MAX)),
+            (verdict(9), Parsed::Verdict(9)),
             (slot(SlotId::from_bytes([1; 16])), Parsed::Slot(SlotId::from_bytes([1; 16]))),
             (pin(w, s), Parsed::Pin(w, s)),
             (snapshot(w, s), Parsed::Snapshot(w, s)),

@@ -302,6 +302,16 @@ impl Trailer {
     }
 }
 
+/// Whether the bytes between frames and table are the padding that [`finish`] puts there.
+pub fn padding_fits(bytes: &[u8], header: &Header, trailer: &Trailer, graph: &GraphKeys) -> bool {
+    let first = &header.origins[0].origin;
+    let key = PackKey::graph(graph, header.repository, first);
+    let Some(stored) = bytes.get(trailer.frames_end as usize..trailer.table_at as usize) else { return false };
+    let mut padding = vec![0; stored.len()];
+    hash::keystream(&key.0, b"padding", &mut padding);
+    padding == stored
+}
+
 /// Opens a pack's sealed table.
 pub fn open_table(sealed: &[u8], header: &Header, graph: &GraphKeys) -> Result<Table> {
     let place = header.place();

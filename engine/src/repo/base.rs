@@ -14,10 +14,12 @@ use crate::format::bundle::{Identity, Role};
 use crate::format::objects::{self, Parsed};
 use crate::format::segment::{SEGMENT_BYTES_MAX, Segment, SegmentPlace};
 use crate::id::{ObjectHash, SessionId};
+use crate::progress::Problem;
 use crate::store::{StoreError, list_all};
 
 use super::open::{Repository, key};
 use super::session;
+use super::view::damaged;
 
 /// Unfolded snapshots above which a backup of the owner folds.
 const FOLD_ABOVE: usize = 64;
@@ -71,6 +73,28 @@ impl Repository {
         let base =
             Base::decode(&stored, self.id(), n, &self.graph, signer).map_err(Error::in_object(object.as_str()))?;
         Ok(Some(NewestBase { n, hash: Some(Base::hash(&stored)), base }))
+    }
+
+    /// What is wrong with any base that is stored: each opens, and names the one before it if that is still there.
+    pub fn verify_bases(&self) -> Result<Vec<Problem>> {
+        let listed = self.bridge.wait(list_all(self.store.as_ref(), "base/"))?;
+        let mut problems = Vec::new();
+        let mut before: Option<(u64, Option<ObjectHash>)> = None;
+        for l in listed {
+            let Some(Parsed::Base(n)) = objects::parse(l.key.as_str()) else { continue };
+            let how = match self.read_base(n) {
+                Ok(Some(read)) => {
+                    let chained = before.is_none_or(|(m, hash)| m + 1 != n || read.base.previous == hash);
+                    before = Some((n, read.hash));
+                    if chained { continue } else { "it does not follow the base before it".into() }
+                }
+                Ok(None) => continue,
+                Err(Error::Damaged { how, .. }) => how,
+                Err(e) => return Err(e),
+            };
+            problems.push(damaged(l.key.as_str(), how));
+        }
+        Ok(problems)
     }
 
     /// Folds if it is time to; the number of the new base. For an owner, after a backup.

@@ -30,7 +30,16 @@ pub enum NewLock<'a> {
 impl Repository {
     /// Adds a slot that opens as `role`, owner or reader.
     pub fn add_slot(&self, role: Role, lock: NewLock<'_>, label: &[u8], rng: &mut dyn Rng) -> Result<SlotId> {
-        let bundle = self.bundle_for(role)?;
+        self.add_slot_of(&self.bundle_for(role)?, lock, label, rng)
+    }
+
+    /// Adds a slot for `bundle`, an owner's or reader's: one that [`Repository::draw_rotation`] gave, before it counts.
+    /// The label has at most 255 bytes and stands in clear.
+    pub fn add_slot_of(&self, bundle: &Bundle, lock: NewLock<'_>, label: &[u8], rng: &mut dyn Rng) -> Result<SlotId> {
+        self.root("add a key slot")?;
+        if label.len() > 255 {
+            return Err(Error::Invalid("the label of a key slot has at most 255 bytes".into()));
+        }
         let id = SlotId::from_bytes(draw(rng));
         let (lock, opener) = match lock {
             NewLock::Passphrase(text, params) => {
@@ -45,7 +54,7 @@ impl Repository {
                 (Lock::Recipient(Box::new(stanza)), secret)
             }
         };
-        let slot = Slot::wrap(&bundle, id, super::init::now(), label, lock, &opener);
+        let slot = Slot::wrap(bundle, id, super::init::now(), label, lock, &opener);
         self.bridge.wait(self.store.put_new(&key(objects::slot(id)), slot.encode().into()))?;
         Ok(id)
     }
@@ -56,6 +65,13 @@ impl Repository {
         let object = key(objects::slot(id));
         self.bridge.wait(self.store.head(&object))?;
         Ok(self.bridge.wait(self.store.delete(&object))?)
+    }
+
+    /// Whether a passphrase opens a slot. Blocks while its key is derived.
+    pub fn opens(&self, slot: &Slot, passphrase: &[u8]) -> Result<bool> {
+        let Lock::Passphrase { salt, params } = &slot.lock else { return Ok(false) };
+        let opener = kdf::derive_passphrase(passphrase, salt, *params).map_err(|e| Error::Invalid(e.to_string()))?;
+        Ok(slot.open(&opener).is_some())
     }
 
     /// The bundle of an owner or reader.

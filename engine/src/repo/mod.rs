@@ -6,6 +6,7 @@
 mod adopt;
 pub mod base;
 pub mod bridge;
+pub mod fetch;
 mod identity;
 pub mod index;
 pub mod init;
@@ -16,7 +17,9 @@ pub mod packer;
 pub mod reader;
 pub mod session;
 pub mod tree;
+pub mod verdict;
 pub mod view;
+pub mod walk;
 
 pub use bridge::Bridge;
 pub use init::init;

@@ -129,22 +129,44 @@ impl Locked {
         Repository::new(self.store, self.bridge, bundle, config, config_hash, options)
     }
 
+    /// Several slots may open with one passphrase, because a rotation that was cut off leaves two: the newest pair that
+    /// counts is taken.
     fn try_slots(&self, mut opener: impl FnMut(&Lock) -> Option<Result<Secret>>) -> Result<Bundle> {
         let slots = self.slots()?;
-        let mut tried = 0;
+        let (mut tried, mut best) = (0, None);
         for slot in slots.iter().filter(|s| s.repository == self.repository) {
             let Some(secret) = opener(&slot.lock) else { continue };
             tried += 1;
-            if let Some(opened) = slot.open(&secret?) {
-                return opened.map_err(Error::in_object(objects::slot(slot.id)));
+            let Some(bundle) = slot.open(&secret?) else { continue };
+            let bundle = bundle.map_err(Error::in_object(objects::slot(slot.id)))?;
+            match self.age(&bundle) {
+                Some(0) => return Ok(bundle),
+                age if best.as_ref().is_none_or(|(other, _)| is_newer(age, *other)) => best = Some((age, bundle)),
+                _ => {}
             }
         }
-        Err(Error::WrongKey(match tried {
-            0 => "no key slot of this repository opens that way; use the key file that it was made with (--key-file)"
-                .into(),
-            n => format!("wrong password or code: none of {n} key slots opens with it"),
-        }))
+        best.map(|(_, bundle)| bundle).ok_or_else(|| {
+            Error::WrongKey(match tried {
+                0 => {
+                    "no key slot of this repository opens that way; use the key file that it was made with (--key-file)"
+                        .into()
+                }
+                n => format!("wrong password or code: none of {n} key slots opens with it"),
+            })
+        })
     }
+
+    /// How many rotations ago the READ pair of `bundle` was the current one; `None`: it never was.
+    fn age(&self, bundle: &Bundle) -> Option<usize> {
+        let (config, _) = verify_epochs(&self.epochs, bundle).ok()?;
+        let public = ReadSecret::from_seed(bundle.read_seed.clone()?).public().clone();
+        config.recipients.iter().rev().position(|r| r.public == public)
+    }
+}
+
+/// Whether a pair of age `a` is newer than one of age `b`; one that never counted is older than all.
+fn is_newer(a: Option<usize>, b: Option<usize>) -> bool {
+    a.unwrap_or(usize::MAX) < b.unwrap_or(usize::MAX)
 }
 
 fn read_epochs(store: &Arc<dyn Store>, bridge: &Bridge) -> Result<Vec<(u64, Vec<u8>)>> {
@@ -295,6 +317,11 @@ impl Repository {
     /// The key slots.
     pub fn slots(&self) -> Result<Vec<Slot>> {
         read_slots(&self.store, &self.bridge)
+    }
+
+    /// Reads the config's epochs again: all of them are signed by ROOT and chained.
+    pub fn verify_config(&self) -> Result<()> {
+        verify_epochs(&read_epochs(&self.store, &self.bridge)?, &self.bundle).map(drop)
     }
 
     /// Refuses what the role may not do, or what a feature forbids to this program.

@@ -17,7 +17,7 @@ use crate::format::objects;
 use crate::format::seal::FrameOpener;
 use crate::format::tree::Tree;
 use crate::id::{BlobId, PackId};
-use crate::store::StoreError;
+use crate::store::{Key, StoreError};
 
 use super::index::{Found, Index};
 use super::open::{Repository, key};
@@ -58,10 +58,21 @@ impl Reader {
 
     /// A blob, its id verified.
     pub fn blob(&self, id: &BlobId, kind: BlobKind) -> Result<Bytes> {
+        self.blob_of(id, kind, |_| true)
+    }
+
+    /// A blob whose copy in the frame of `bad` is no good, from any other frame.
+    pub fn blob_elsewhere(&self, id: &BlobId, kind: BlobKind, bad: &Found) -> Result<Bytes> {
+        let frame = |c: &Found| (c.pack_id(), c.entry.offset, c.entry.stored, c.origin());
+        let bad = frame(bad);
+        self.blob_of(id, kind, |copy| frame(copy) != bad)
+    }
+
+    fn blob_of(&self, id: &BlobId, kind: BlobKind, usable: impl Fn(&Found) -> bool) -> Result<Bytes> {
         let mut copies = Vec::new();
         self.index.lookup(id, &mut copies);
         let mut failed = None;
-        for copy in copies.iter().filter(|c| c.entry.kind == kind) {
+        for copy in copies.iter().filter(|c| c.entry.kind == kind && usable(c)) {
             match self.read_copy(id, copy) {
                 Ok(bytes) => return Ok(bytes),
                 Err(e @ Error::Damaged { .. }) => failed = Some(e),
@@ -91,7 +102,8 @@ impl Reader {
         Map::decode(&self.blob(id, BlobKind::Map)?).map_err(Error::in_object(format!("map blob {}", id.short())))
     }
 
-    fn read_copy(&self, id: &BlobId, copy: &Found) -> Result<Bytes> {
+    /// A blob from this copy and no other, its id verified.
+    pub fn read_copy(&self, id: &BlobId, copy: &Found) -> Result<Bytes> {
         let place = (copy.pack_id(), copy.entry.offset);
         let cached = self.frames.lock().expect("no panic while held").get(&place);
         let frame = match cached {
@@ -113,27 +125,46 @@ impl Reader {
             return Err(Error::damaged(self.pack_key_name(copy), "a frame is shorter than the index says"));
         }
         let bytes = frame.slice(at..at + len);
-        match blob_id(&self.repo.graph, self.repo.content.as_ref(), copy.entry.kind, &bytes) {
-            Some(actual) if actual == *id => Ok(bytes),
-            _ => Err(Error::damaged(
-                self.pack_key_name(copy),
-                format!("{} blob {} has other bytes than its id says", copy.entry.kind.as_str(), id.short()),
-            )),
+        if self.is_blob(id, copy.entry.kind, &bytes) {
+            return Ok(bytes);
         }
+        Err(Error::damaged(
+            self.pack_key_name(copy),
+            format!("{} blob {} has other bytes than its id says", copy.entry.kind.as_str(), id.short()),
+        ))
+    }
+
+    /// Whether these are the bytes of that blob.
+    pub fn is_blob(&self, id: &BlobId, kind: BlobKind, bytes: &[u8]) -> bool {
+        blob_id(&self.repo.graph, self.repo.content.as_ref(), kind, bytes).is_some_and(|actual| actual == *id)
     }
 
     fn fetch_frame(&self, copy: &Found) -> Result<Vec<u8>> {
         let (pack, entry) = (copy.pack(), &copy.entry);
         let start = u64::from(entry.offset);
         let end = start + u64::from(entry.stored);
+        if end > pack.size {
+            return Err(Error::damaged(self.pack_key_name(copy), "it is shorter than the index says"));
+        }
         let from = start / READ_STEP * READ_STEP;
         let to = end.next_multiple_of(READ_STEP).min(pack.size);
         let object = key(objects::pack(pack.writer, pack.session, pack.seq, pack.id));
-        let range = self.repo.bridge.wait(self.repo.store.get_range(&object, from..to))?;
-        if range.len() as u64 != to - from {
-            return Err(Error::damaged(object.as_str(), "the store gave another length than was asked for"));
+        match self.get_exactly(&object, from..to) {
+            Ok(range) => Ok(range[(start - from) as usize..(end - from) as usize].to_vec()),
+            // A pack that was cut may still hold this frame.
+            Err(StoreError::Wrong { .. }) if to > end => Ok(self.get_exactly(&object, start..end)?.to_vec()),
+            Err(e) => Err(e.into()),
         }
-        Ok(range[(start - from) as usize..(end - from) as usize].to_vec())
+    }
+
+    /// A range, and never another length: what it is cut into must be there.
+    fn get_exactly(&self, object: &Key, range: std::ops::Range<u64>) -> Result<Bytes, StoreError> {
+        let bytes = self.repo.bridge.wait(self.repo.store.get_range(object, range.clone()))?;
+        if bytes.len() as u64 == range.end - range.start {
+            return Ok(bytes);
+        }
+        let how = format!("{} bytes where {} were asked for", bytes.len(), range.end - range.start);
+        Err(StoreError::Wrong { what: format!("get {object}"), how })
     }
 
     /// The text of a frame that was fetched; `sealed` is overwritten.

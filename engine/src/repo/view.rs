@@ -165,14 +165,16 @@ impl Repository {
         if let Some(secret) = known.get(&place) {
             return Ok(secret.clone());
         }
-        let pair = self.read.iter().find(|r| r.public().fingerprint() == stanza.recipient);
-        let object = objects::snapshot(writer, session);
-        let pair =
-            pair.ok_or_else(|| Error::damaged(&object, "its session was sealed to a key that this one does not hold"))?;
-        let secret = pair.open_stanza("copal 1 session", stanza).map_err(|e| Error::damaged(&object, e))?;
-        let secret = SessionSecret(secret);
+        let secret = self.unseal_session(stanza).map_err(|e| Error::damaged(objects::snapshot(writer, session), e))?;
         known.insert(place, secret.clone());
         Ok(secret)
+    }
+
+    /// The secret that this very stanza holds; why it does not open.
+    pub fn unseal_session(&self, stanza: &crate::crypto::kem::Stanza) -> Result<SessionSecret, String> {
+        let pair = self.read.iter().find(|r| r.public().fingerprint() == stanza.recipient);
+        let pair = pair.ok_or("its session was sealed to a key that this one does not hold")?;
+        pair.open_stanza("copal 1 session", stanza).map(SessionSecret).map_err(|e| e.to_string())
     }
 
     /// A base and the snapshots beside it, read so that no base was made in between: a view must not trust a snapshot whose
@@ -189,12 +191,31 @@ impl Repository {
 
     /// Snapshots and the index of what they publish.
     pub fn view(&self) -> Result<View> {
+        self.view_through(self.index_options()?)
+    }
+
+    /// As [`Repository::view`], where every segment is fetched and no local file is believed.
+    pub fn fresh_view(&self) -> Result<View> {
+        let dir = match &self.options.cache {
+            Some(dir) if std::fs::create_dir_all(dir).is_ok() => dir.clone(),
+            _ => std::env::temp_dir(),
+        };
+        self.view_through(self.bounded(index::Options::unlinked(dir)))
+    }
+
+    fn view_through(&self, options: index::Options) -> Result<View> {
         let (base, snapshots, mut problems) = self.base_and_snapshots()?;
-        let index = Arc::new(self.open_index(&base, &snapshots, &mut problems)?);
+        let index = Arc::new(self.open_index(options, &base, &snapshots, &mut problems)?);
         Ok(View { base, snapshots, index, problems })
     }
 
-    fn open_index(&self, base: &NewestBase, snapshots: &[Snapshot], problems: &mut Vec<Problem>) -> Result<Index> {
+    fn open_index(
+        &self,
+        options: index::Options,
+        base: &NewestBase,
+        snapshots: &[Snapshot],
+        problems: &mut Vec<Problem>,
+    ) -> Result<Index> {
         let mut wanted = Vec::new();
         let mut keys = HashMap::new();
         for s in &base.base.segments {
@@ -210,11 +231,12 @@ impl Repository {
                 wanted.push(inline_id(s.id()));
             }
         }
-        let mut opening = Opening::new(self.index_options()?, &wanted)?;
+        let mut opening = Opening::new(options, &wanted)?;
         let missing: HashSet<SegmentId> = opening.missing().iter().copied().collect();
         for s in snapshots.iter().filter(|s| missing.contains(&inline_id(s.id()))) {
             let inline = s.graph.inline.clone().expect("only inline ones are named so");
-            opening.add(&for_index(inline_id(s.id()), inline))?;
+            let object = objects::snapshot(s.at.writer, s.at.session);
+            add(&mut opening, &object, &for_index(inline_id(s.id()), inline), problems)?;
         }
         let fetch: Vec<(SegmentId, Key)> =
             missing.iter().filter_map(|id| Some((*id, key(keys.get(id)?.clone())))).collect();
@@ -237,8 +259,8 @@ impl Repository {
                 }
             };
             for (id, key, bytes) in fetched {
-                match self.read_segment(id, bytes.as_deref()) {
-                    Ok(segment) => opening.add(&for_index(id, segment))?,
+                match self.read_segment(id, key.as_str(), bytes.as_deref()) {
+                    Ok(segment) => add(&mut opening, key.as_str(), &for_index(id, segment), problems)?,
                     Err(how) => problems.push(damaged(key.as_str(), format!("{how}; what it lists cannot be found"))),
                 }
             }
@@ -246,7 +268,7 @@ impl Repository {
         Ok(opening.finish()?)
     }
 
-    fn read_segment(&self, id: SegmentId, bytes: Option<&[u8]>) -> Result<Segment, String> {
+    fn read_segment(&self, id: SegmentId, key: &str, bytes: Option<&[u8]>) -> Result<Segment, String> {
         let bytes = bytes.ok_or("this index segment is missing")?;
         if Segment::id(bytes) != id {
             return Err("this index segment has not the bytes that were written".into());
@@ -254,6 +276,9 @@ impl Repository {
         let (place, segment) = Segment::decode(bytes, &self.graph).map_err(|e| e.to_string())?;
         if place.repository != self.id() {
             return Err("this index segment belongs to another repository".into());
+        }
+        if objects::segment(place.writer, place.session, place.n, id) != key {
+            return Err("this index segment is another one than its key says".into());
         }
         Ok(segment)
     }
@@ -263,8 +288,12 @@ impl Repository {
             Some(dir) => index::Options::cache(dir.join(self.id().to_string()).join("index")),
             None => index::Options::unlinked(std::env::temp_dir()),
         };
+        Ok(self.bounded(options))
+    }
+
+    fn bounded(&self, options: index::Options) -> index::Options {
         let build_bytes = options.build_bytes.min((self.options.memory / 4) as usize).max(4 << 20);
-        Ok(index::Options { build_bytes, ..options })
+        index::Options { build_bytes, ..options }
     }
 }
 
@@ -278,12 +307,19 @@ fn removed(snapshots: &[Snapshot], newest: &NewestBase, problems: &mut Vec<Probl
         let object = objects::snapshot(s.writer, s.session);
         let known = problems.iter().any(|p| p.path.as_os_str() == object.as_str());
         if !known {
-            problems.push(damaged(
-                &object,
-                "this snapshot was here once and is gone: somebody removed or replaced it".into(),
-            ));
+            let message = "this snapshot was here once and is gone: somebody removed or replaced it".into();
+            problems.push(Problem { kind: ProblemKind::Missing, path: object.into(), message });
         }
     }
+}
+
+/// Adds a segment; one whose parts do not fit together is a problem of its own and stops nobody.
+fn add(opening: &mut Opening, object: &str, segment: &index::Segment, problems: &mut Vec<Problem>) -> Result<()> {
+    match opening.add(segment) {
+        Err(e @ index::Error::Segment { .. }) => problems.push(damaged(object, e.to_string())),
+        other => other?,
+    }
+    Ok(())
 }
 
 /// Under which id the local index keeps the entries that stand in a snapshot itself.

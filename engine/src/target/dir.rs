@@ -198,6 +198,18 @@ impl TargetDir {
         }
     }
 
+    /// Enters the directory `name` that exists and is in no snapshot, to remove things in it. [`TargetDir::put_back`] gives
+    /// it the mode and flags again that it had; in a dry run it is entered as it is.
+    pub fn enter_existing(&self, name: &[u8]) -> Result<Self> {
+        let path = self.checked(name)?;
+        if self.path.depth() >= DEPTH_MAX {
+            return Err(Error::Deep { path });
+        }
+        let (fd, attributes) = self.enter(name, Some(Kept::Exists))?;
+        let step = Step { parent: self.path.clone(), name: name.into(), depth: self.path.depth() + 1, attributes };
+        Ok(Self { shared: self.shared.clone(), fd: fd.map(Arc::new), path: DirPath(Some(Arc::new(step))) })
+    }
+
     /// Everything that stands in it, in no order; empty for a directory that a dry run did not make.
     pub fn entries(&self) -> Result<Vec<Entry>> {
         let Some(fd) = self.fd() else { return Ok(Vec::new()) };
@@ -222,8 +234,8 @@ impl TargetDir {
     /// Gives the directory its attributes and lists those that did not stick. Nothing may change in it any more.
     pub fn finish(self, metadata: &Metadata) -> Vec<Problem> {
         let (Some(fd), false) = (self.fd(), self.shared.options.dry_run) else { return Vec::new() };
-        if let Some(Attributes::Keep { mode, frozen }) = self.path.0.as_ref().map(|step| step.attributes) {
-            return self.put_back(fd, mode, frozen);
+        if matches!(self.path.0.as_ref().map(|step| step.attributes), Some(Attributes::Keep { .. })) {
+            return self.put_back();
         }
         let inode = Inode { fd, reach: Reach::Open, is_symlink: false, is_dir: true };
         let mut applied = apply(&inode, metadata, &self.shared);
@@ -231,7 +243,12 @@ impl TargetDir {
         verify(&inode, metadata, &self.shared, &applied, Compare::All, &self.path())
     }
 
-    fn put_back(&self, fd: BorrowedFd<'_>, mode: u32, frozen: u32) -> Vec<Problem> {
+    /// Gives a directory whose attributes stay the mode and flags again that it had before it was opened up for us.
+    pub fn put_back(&self) -> Vec<Problem> {
+        let (Some(fd), false) = (self.fd(), self.shared.options.dry_run) else { return Vec::new() };
+        let Some(Attributes::Keep { mode, frozen }) = self.path.0.as_ref().map(|step| step.attributes) else {
+            return Vec::new();
+        };
         let mut done = match rustix::fs::fstat(fd) {
             Ok(stat) if stat.st_mode & 0o7777 == mode => Ok(()),
             _ => rustix::fs::fchmod(fd, Mode::from_raw_mode(mode)),

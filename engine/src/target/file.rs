@@ -98,6 +98,17 @@ impl TargetFile {
         })
     }
 
+    /// Reads `bytes.len()` bytes at `offset` back, to compare them with what was written. In a dry run there is nothing to
+    /// read, and `bytes` stay as they are.
+    pub fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
+        let Some((_, file)) = &self.open else { return Ok(()) };
+        file.read_exact_at(bytes, offset).map_err(|source| Error::Io {
+            action: "read the file back",
+            path: self.dir.path().join(OsStr::from_bytes(&self.name)),
+            source,
+        })
+    }
+
     /// Gives the file its attributes and its name, and lists the attributes that did not stick.
     ///
     /// A file with several names becomes immutable or append-only only when its [`super::Links`] are made.

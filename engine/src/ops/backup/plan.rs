@@ -88,14 +88,19 @@ impl Plan {
     }
 }
 
-/// Absolute, without `.` and `..`, symlinks kept.
+/// Absolute, without `.`, `..` and symlinks on the way: the directories above a path are stored as directories, so the path
+/// must lead through such. A symlink at its end is kept, for it is an entry to back up itself, unless a `/` follows it.
 pub(super) fn absolute(path: &Path) -> Result<PathBuf> {
     let fail = |e| Error::io("find", path, e);
-    let path = std::path::absolute(path).map_err(fail)?;
-    if !path.components().any(|c| c == Component::ParentDir) {
-        return Ok(path.components().collect());
+    let bytes = path.as_os_str().as_bytes();
+    let is_dir = [b"/".as_slice(), b"/.", b"/.."].iter().any(|end| bytes.ends_with(end));
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) if !is_dir => {
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            Ok(parent.canonicalize().map_err(fail)?.join(name))
+        }
+        _ => path.canonicalize().map_err(fail),
     }
-    path.canonicalize().map_err(fail)
 }
 
 /// The tree of `paths` (absolute). Paths that lie below others are part of them.

@@ -19,6 +19,7 @@ mod claims;
 mod files;
 mod filter;
 mod map;
+mod marks;
 mod merge;
 mod open;
 mod run;
@@ -34,6 +35,7 @@ use crate::id::{BlobId, PackId, SegmentId, SessionId, WriterId};
 pub use self::build::{BUILD_BYTES, RunBuilder};
 pub use self::claims::Claim;
 pub use self::files::Place;
+pub use self::marks::Marks;
 pub use self::open::{Opening, Options};
 pub use self::run::{Found, Run};
 

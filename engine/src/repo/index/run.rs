@@ -261,7 +261,7 @@ impl Run {
     }
 
     /// Positions of the entries with this id.
-    fn positions(&self, id: &BlobId) -> impl Iterator<Item = u64> {
+    pub(super) fn positions(&self, id: &BlobId) -> impl Iterator<Item = u64> {
         let fan = &self.bytes[self.layout.fan.clone()];
         let bucket = prefix(id.as_bytes(), self.layout.counts.fan_bits.into());
         let end = u64_at(fan, 8 * (bucket + 1)).min(self.entry_count());

@@ -1,0 +1,155 @@
+//! `policy`.
+
+use anyhow::{Result, bail};
+use clap::{Args, Subcommand, ValueEnum};
+use copal_engine::Error;
+use copal_engine::id::WriterId;
+use copal_engine::store::url::Location;
+use serde_json::{Value, json};
+
+use crate::errors::{Outcome, usage};
+use crate::open::Context;
+
+/// Flags of `policy`.
+#[derive(Debug, Args)]
+pub(crate) struct PolicyArgs {
+    /// For which kind of store
+    #[command(subcommand)]
+    pub(crate) store: StoreKind,
+}
+
+/// Kinds of stores.
+#[derive(Debug, Subcommand)]
+pub(crate) enum StoreKind {
+    /// Print the policy for the credentials of a role, in the language of AWS IAM that S3 servers share
+    S3(S3Args),
+}
+
+/// Flags of `policy s3`.
+#[derive(Debug, Args)]
+pub(crate) struct S3Args {
+    /// Whose credentials
+    #[arg(long, value_enum)]
+    pub(crate) role: Role,
+    /// For a writer or maintainer: its id, as copal key list shows it
+    #[arg(long, value_name = "ID")]
+    pub(crate) writer: Option<String>,
+    /// For a bucket policy instead of one attached to a user: whom it is for, e.g. arn:aws:iam::123456789012:user/backup
+    #[arg(long, value_name = "ARN")]
+    pub(crate) principal: Option<String>,
+}
+
+/// Whose credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Role {
+    /// Everything
+    Owner,
+    /// Get and list
+    Reader,
+    /// Add below its own prefixes, never delete
+    Writer,
+    /// Forget, fold, prune
+    Maintainer,
+}
+
+/// Below these a writer puts its own objects.
+const WRITER_PREFIXES: [&str; 4] = ["pack", "idx", "snap", "pin"];
+/// What a maintainer makes and removes, beside sessions of its own.
+const MAINTENANCE: [&str; 4] = ["base", "gc", "forget", "lost"];
+/// What a maintainer may remove of others.
+const SWEPT: [&str; 4] = ["pack", "idx", "snap", "pin"];
+
+/// Prints a policy.
+pub(crate) fn run(context: &Context, args: &PolicyArgs) -> Result<Outcome> {
+    let StoreKind::S3(args) = &args.store;
+    let place = context.place()?;
+    let Location::S3 { bucket, prefix, .. } = &place.location else {
+        bail!(Error::Invalid(format!("{} is no bucket; give the repository as s3:…", place.location)));
+    };
+    let writer = match (args.role, &args.writer) {
+        (Role::Writer | Role::Maintainer, Some(id)) => {
+            let id: WriterId = id.parse().map_err(|_| usage(format!("{id:?} is no id of a writer")))?;
+            Some(id.to_string())
+        }
+        (Role::Writer | Role::Maintainer, None) => return Err(usage("which writer? --writer ID (copal key list)")),
+        (_, Some(_)) => return Err(usage("only writers and maintainers have an id")),
+        (_, None) => None,
+    };
+    let policy = policy(args.role, bucket, prefix, writer.as_deref(), args.principal.as_deref());
+    let text = if context.out.json { policy.to_string() } else { format!("{policy:#}") };
+    let mut out = context.out.stdout();
+    std::io::Write::write_all(&mut out, format!("{text}\n").as_bytes())?;
+    std::io::Write::flush(&mut out)?;
+    Ok(Outcome::Done)
+}
+
+/// Statements that allow what the role needs and nothing else; whatever is not allowed is denied.
+fn policy(role: Role, bucket: &str, prefix: &str, writer: Option<&str>, principal: Option<&str>) -> Value {
+    let base = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
+    let all = format!("arn:aws:s3:::{bucket}/{base}*");
+    let below = |path: &str| format!("arn:aws:s3:::{bucket}/{base}{path}/*");
+    let mut statements = vec![list_statement(bucket, &base), statement("Read", &["s3:GetObject"], vec![all.clone()])];
+    match (role, writer) {
+        (Role::Owner, _) => statements.push(statement("Change", &["s3:PutObject", "s3:DeleteObject"], vec![all])),
+        (Role::Reader, _) | (_, None) => {}
+        (Role::Writer, Some(id)) => {
+            let own = WRITER_PREFIXES.iter().map(|p| below(&format!("{p}/{id}"))).collect();
+            statements.push(statement("AddOwn", &["s3:PutObject"], own));
+        }
+        (Role::Maintainer, Some(id)) => {
+            let mut put: Vec<String> = WRITER_PREFIXES.iter().map(|p| below(&format!("{p}/{id}"))).collect();
+            put.extend(MAINTENANCE.iter().map(|p| below(p)));
+            // A tombstone stands at the snapshot key of the session that it ends.
+            put.push(below("snap"));
+            statements.push(statement("Maintain", &["s3:PutObject"], put));
+            let removed = SWEPT.iter().chain(&MAINTENANCE).map(|p| below(p)).collect();
+            statements.push(statement("Sweep", &["s3:DeleteObject"], removed));
+        }
+    }
+    if let Some(principal) = principal {
+        statements.iter_mut().for_each(|s| s["Principal"] = json!({"AWS": principal}));
+    }
+    json!({"Version": "2012-10-17", "Statement": statements})
+}
+
+fn list_statement(bucket: &str, base: &str) -> Value {
+    let mut list = statement("List", &["s3:ListBucket"], vec![format!("arn:aws:s3:::{bucket}")]);
+    if !base.is_empty() {
+        list["Condition"] = json!({"StringLike": {"s3:prefix": [format!("{base}*")]}});
+    }
+    list
+}
+
+fn statement(sid: &str, actions: &[&str], resources: Vec<String>) -> Value {
+    json!({"Sid": sid, "Effect": "Allow", "Action": actions, "Resource": resources})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writers_put_below_their_own_prefixes_and_delete_nothing() {
+        let policy = policy(Role::Writer, "b", "p", Some("ab"), None);
+        let text = policy.to_string();
+        assert!(text.contains("arn:aws:s3:::b/p/pack/ab/*") && !text.contains("Delete"), "{text}");
+        let put = policy["Statement"].as_array().unwrap().iter().find(|s| s["Action"][0] == "s3:PutObject").unwrap();
+        let resources = put["Resource"].as_array().unwrap();
+        assert!(resources.len() == 4 && resources.iter().all(|r| r.as_str().unwrap().ends_with("/ab/*")), "{put}");
+    }
+
+    #[test]
+    fn readers_only_read() {
+        let text = policy(Role::Reader, "b", "", None, Some("arn:aws:iam::1:user/x")).to_string();
+        assert!(!text.contains("Put") && !text.contains("Delete") && text.contains("Principal"), "{text}");
+        assert!(!text.contains("Condition"), "{text}");
+    }
+
+    #[test]
+    fn maintainers_never_delete_keys_or_the_config() {
+        let policy = policy(Role::Maintainer, "b", "p", Some("ab"), None);
+        let removes = |s: &&Value| s["Action"][0] == "s3:DeleteObject";
+        let delete = policy["Statement"].as_array().unwrap().iter().find(removes).unwrap().to_string();
+        assert!(!delete.contains("/key/") && !delete.contains("/cfg/") && delete.contains("/gc/*"), "{delete}");
+    }
+}
