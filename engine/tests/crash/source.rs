@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use copal_engine::format::tree::{Tagger, ends_stretch};
+use copal_engine::format::tree::{Tagger, TreeKind, ends_stretch};
 use copal_engine::progress::{Problem, ProblemKind, Progress};
 use copal_engine::repo::Reader;
 
@@ -178,13 +178,13 @@ fn attributes_are_as_they_are_also_where_ctimes_are_not_compared() {
     }
 }
 
-/// Names of which the first `ends` end a stretch, by the tags that a link of that name has in `/source`.
-fn names(bench: &Bench, count: usize, ends: usize) -> Vec<String> {
+/// Names of which the first `ends` end a stretch, by the tags that an entry `is` of that name has in `/source`.
+fn names(bench: &Bench, is: TreeKind, count: usize, ends: usize) -> Vec<String> {
     let repo = bench.open().unwrap();
     let ids = repo.content_ids().unwrap();
     let source = ids.source(b"host", &[b"/source".to_vec()]);
     let tagger = Tagger(ids.directory(&source, b"/source"));
-    let ending = |name: &String| ends_stretch(tagger.name(name.as_bytes(), 2));
+    let ending = |name: &String| ends_stretch(tagger.name(name.as_bytes(), is as u8));
     let mut all: Vec<String> = (0..).map(|n| format!("a{n:07}")).filter(ending).take(ends).collect();
     all.extend((0..).map(|n| format!("b{n:07}")).filter(|name| !ending(name)).take(count - ends));
     all
@@ -194,7 +194,7 @@ fn names(bench: &Bench, count: usize, ends: usize) -> Vec<String> {
 fn a_directory_of_stretches_whose_entries_all_vanish_is_an_empty_one() {
     let bench = Bench::new();
     let source = bench.source();
-    let names = names(&bench, 1024, 2);
+    let names = names(&bench, TreeKind::Symlink, 1024, 2);
     let paths: Vec<PathBuf> = names.iter().map(|n| source.join(n)).collect();
     paths.iter().for_each(|p| std::os::unix::fs::symlink("nowhere", p).unwrap());
     // All of one block are stated; then, before their attributes are read, they go.
@@ -215,7 +215,7 @@ fn a_stretch_of_very_many_attributes_is_stored_in_pieces() {
     let bench = Bench::new();
     let source = bench.source();
     let value = "x".repeat(4020);
-    for name in names(&bench, 4200, 0) {
+    for name in names(&bench, TreeKind::File, 4200, 0) {
         fs::write(source.join(&name), b"").unwrap();
         let set =
             rustix::fs::setxattr(source.join(&name), "user.long", value.as_bytes(), rustix::fs::XattrFlags::empty());
