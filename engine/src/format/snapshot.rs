@@ -22,8 +22,10 @@ const SIGNED: &str = "copal 1 snapshot";
 pub const SNAPSHOT_BYTES_MAX: u64 = 64 << 20;
 /// Most problems that a snapshot lists; the count tells of the rest.
 pub const PROBLEMS_MAX: usize = 1000;
-/// Most labels, and most paths.
+/// Most labels.
 pub const LABELS_MAX: usize = 1024;
+/// Most paths.
+pub const PATHS_MAX: usize = 1 << 16;
 const VIEW_MAX: usize = 1 << 16;
 const TEXT_MAX: usize = 64 << 10;
 
@@ -314,7 +316,7 @@ impl GraphPart {
             root: r.option(Reader::blob)?,
             source: r.array()?,
             host: r.array()?,
-            paths: r.list(LABELS_MAX, 32, "paths", Reader::array)?,
+            paths: r.list(PATHS_MAX, 32, "paths", Reader::array)?,
             labels: r.list(LABELS_MAX, 32, "labels", Reader::array)?,
             previous: r.option(|r| Ok(SnapshotId::from_bytes(r.array()?)))?,
             original: r.option(|r| Ok(SnapshotId::from_bytes(r.array()?)))?,
@@ -364,7 +366,7 @@ impl NamesPart {
             host: text(&mut r)?,
             user: text(&mut r)?,
             uid_gid: (r.at_most(max32, "uid")? as u32, r.at_most(max32, "gid")? as u32),
-            paths: r.list(LABELS_MAX, 1, "paths", text)?,
+            paths: r.list(PATHS_MAX, 1, "paths", text)?,
             labels: r.list(LABELS_MAX, 1, "labels", text)?,
             program: text(&mut r)?,
             counts: Counts::read(&mut r)?,

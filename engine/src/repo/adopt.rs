@@ -4,6 +4,7 @@
 //! trailer says: two range reads. Its frames are not opened; whatever damage they took is found as in any other pack.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::crypto::kem::Stanza;
@@ -87,17 +88,24 @@ async fn read(repo: &Repository, signer: &VerifyingKey, l: &Listed) -> Result<Fo
         return Err(Error::damaged(object(), "its size is none of a pack"));
     }
     let store: &dyn Store = repo.store.as_ref();
-    let start = store.get_range(&l.key, 0..l.size.min(HEADER_BYTES_MAX as u64)).await?;
+    let exactly = async |range: Range<u64>| {
+        let bytes = store.get_range(&l.key, range.clone()).await?;
+        match bytes.len() as u64 == range.end - range.start {
+            true => Ok(bytes),
+            false => Err(Error::damaged(object(), "the store gave another length than was asked for")),
+        }
+    };
+    let start = exactly(0..l.size.min(HEADER_BYTES_MAX as u64)).await?;
     let (header, header_len) = Header::decode(&start).map_err(Error::in_object(object()))?;
     if (header.repository, header.writer, header.session, header.seq) != (repo.id(), writer, session, seq) {
         return Err(Error::damaged(object(), "it is another pack than its name says"));
     }
     let tail_at = l.size.saturating_sub(TAIL);
-    let mut tail = store.get_range(&l.key, tail_at..l.size).await?;
+    let mut tail = exactly(tail_at..l.size).await?;
     let trailer = Trailer::open(&tail[tail.len() - TRAILER_BYTES..], &header, l.size, &repo.graph)
         .map_err(Error::in_object(object()))?;
     if trailer.table_at < tail_at {
-        tail = store.get_range(&l.key, trailer.table_at..l.size).await?;
+        tail = exactly(trailer.table_at..l.size).await?;
     }
     let table = &tail[tail.len() - TRAILER_BYTES - trailer.table_len as usize..tail.len() - TRAILER_BYTES];
     trailer.verify(&header, table, signer).map_err(Error::in_object(object()))?;

@@ -47,9 +47,11 @@ impl Repository {
             Some(Parsed::Base(n)) => Some(n),
             _ => None,
         });
-        let Some(mut n) = numbers.max() else { return Ok(NewestBase::default()) };
-        let mut newest =
-            self.read_base(n)?.ok_or_else(|| Error::damaged(objects::base(n), "it is listed and not there"))?;
+        let mut n = numbers.max().unwrap_or(0);
+        let mut newest = match n {
+            0 => NewestBase::default(),
+            n => self.read_base(n)?.ok_or_else(|| Error::damaged(objects::base(n), "it is listed and not there"))?,
+        };
         while let Some(higher) = self.read_base(n + 1)? {
             (n, newest) = (n + 1, higher);
         }

@@ -9,11 +9,11 @@ use crate::format::blob::{BlobKind, Entry, PackInfo};
 use crate::format::objects;
 use crate::format::segment::{Segment, SegmentPlace, SessionStanza};
 use crate::id::{SegmentId, SessionId, WriterId};
-use crate::store::list_all;
+use crate::store::{StoreError, list_all};
 
 use super::index::Index;
 use super::open::{Repository, key};
-use super::packer::{OnDurable, SMALL_SESSION, SessionKeys};
+use super::packer::{Failure, OnDurable, SMALL_SESSION, SessionKeys};
 
 /// Entries that wait for a segment before one is written: about 9 MB of heap.
 const SEGMENT_ENTRIES: usize = 128 << 10;
@@ -44,7 +44,7 @@ pub(super) struct Ledger {
     /// Of this session, and of those whose packs were adopted.
     stanzas: Mutex<BTreeMap<(WriterId, SessionId), Stanza>>,
     book: Mutex<Book>,
-    failed: Mutex<Option<Error>>,
+    failure: Arc<Failure>,
 }
 
 #[derive(Default)]
@@ -83,7 +83,7 @@ impl Book {
 }
 
 impl Ledger {
-    pub(super) fn new(repo: &Arc<Repository>, keys: &SessionKeys, index: Arc<Index>) -> Self {
+    pub(super) fn new(repo: &Arc<Repository>, keys: &SessionKeys, index: Arc<Index>, failure: Arc<Failure>) -> Self {
         let stanzas = BTreeMap::from([((keys.writer, keys.session), keys.stanza.clone())]);
         Self {
             repo: Arc::clone(repo),
@@ -92,7 +92,7 @@ impl Ledger {
             session: keys.session,
             stanzas: Mutex::new(stanzas),
             book: Mutex::default(),
-            failed: Mutex::default(),
+            failure,
         }
     }
 
@@ -113,11 +113,13 @@ impl Ledger {
     }
 
     pub(super) fn poison(&self, error: Error) {
-        self.failed.lock().expect("no panic while held").get_or_insert(error);
+        self.failure.note(error);
     }
 
-    pub(super) fn check(&self) -> Result<()> {
-        self.failed.lock().expect("no panic while held").take().map_or(Ok(()), Err)
+    /// Whether the snapshot would rely on nothing that this session stored or adopted.
+    pub(super) fn is_empty(&self) -> bool {
+        let book = self.book();
+        book.expected.is_empty() && book.stored.data_blobs + book.stored.other_blobs == 0
     }
 
     pub(super) fn stored(&self) -> Stored {
@@ -198,17 +200,27 @@ impl Ledger {
             }
         }
         for (object, size) in expected {
-            match listed.get(&object) {
-                Some(&found) if found == size => {}
-                Some(&found) => {
-                    return Err(Error::damaged(
-                        object,
-                        format!("it has {found} bytes in the store, {size} were written"),
-                    ));
-                }
-                None => return Err(Error::damaged(object, "it was written and is not in the store's list")),
+            let found = match listed.get(&object) {
+                Some(&found) => found,
+                None => self.size_of(&object)?,
+            };
+            if found != size {
+                return Err(Error::damaged(
+                    object,
+                    format!("it has {found} bytes in the store, {size} were written; run the backup again"),
+                ));
             }
         }
         Ok(())
+    }
+
+    /// Asks for what a LIST does not show: a LIST may lag behind, where the object is not lost.
+    fn size_of(&self, object: &str) -> Result<u64> {
+        match self.repo.bridge.wait(self.repo.store.head(&key(object.to_owned()))) {
+            Err(StoreError::NotFound { .. }) => {
+                Err(Error::damaged(object, "it was written and is not in the store; run the backup again"))
+            }
+            answer => Ok(answer?),
+        }
     }
 }

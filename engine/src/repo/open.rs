@@ -220,6 +220,10 @@ fn verify_epochs(epochs: &[(u64, Vec<u8>)], bundle: &Bundle) -> Result<(Config, 
     newest.ok_or_else(|| Error::damaged("config", "there is none"))
 }
 
+/// Secrets of sessions, by session and hash of the stanza: anybody can make a wrong stanza for a session, and it must not
+/// hide the right one.
+pub(super) type KnownSecrets = HashMap<(WriterId, SessionId, [u8; 32]), SessionSecret>;
+
 /// An open repository: its store, its config, and the keys of one role.
 pub struct Repository {
     pub(super) store: Arc<dyn Store>,
@@ -232,7 +236,7 @@ pub struct Repository {
     /// The READ pairs of all epochs that this role opens, newest first.
     pub(super) read: Vec<ReadSecret>,
     pub(super) options: Options,
-    pub(super) sessions: Mutex<HashMap<(WriterId, SessionId), SessionSecret>>,
+    pub(super) sessions: Mutex<KnownSecrets>,
 }
 
 impl std::fmt::Debug for Repository {

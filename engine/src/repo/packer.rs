@@ -8,7 +8,7 @@
 //! reserved frame of a closed pack completes it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -32,6 +32,8 @@ pub const SMALL_SESSION: usize = 1 << 20;
 const TREE_PACK: usize = 4 << 20;
 /// Packs in memory at most.
 const PACKS_IN_MEMORY: usize = 3;
+/// Blobs of one pack at most, but for those of its last frames: tiny ones take more room in its table than in its frames.
+const PACK_BLOBS: usize = 128 << 10;
 
 /// Told of each pack once it is durable.
 pub trait OnDurable: Send + Sync {
@@ -56,8 +58,37 @@ pub struct Packer {
     permits: Arc<Semaphore>,
     uploads: Mutex<tokio::task::JoinSet<()>>,
     on_durable: Arc<dyn OnDurable>,
-    failed: Arc<Mutex<Option<Error>>>,
-    poisoned: Arc<AtomicBool>,
+    failure: Arc<Failure>,
+}
+
+/// The first failure of a session. Every step after it fails, and once the session ends it says why.
+#[derive(Default)]
+pub struct Failure {
+    first: Mutex<Option<Error>>,
+    happened: AtomicBool,
+}
+
+impl Failure {
+    /// Makes every later step fail; the first `error` is the reason.
+    pub fn note(&self, error: Error) {
+        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.happened.swap(true, Ordering::AcqRel) {
+            *first = Some(error);
+        }
+    }
+
+    /// Fails once anything has failed. The reason is left for [`Failure::take`].
+    pub fn check(&self) -> Result<()> {
+        if self.happened.load(Ordering::Acquire) {
+            return Err(Error::Fenced("the session has failed already".into()));
+        }
+        Ok(())
+    }
+
+    /// The reason, once.
+    pub fn take(&self) -> Option<Error> {
+        self.first.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 struct OpenPack {
@@ -73,6 +104,8 @@ struct Filling {
     bytes: Vec<u8>,
     table: Table,
     next_ordinal: u32,
+    /// Blobs in `table`.
+    blobs: usize,
     /// Frames that were reserved and not yet appended.
     pending: usize,
     closed: bool,
@@ -99,7 +132,13 @@ pub struct SessionKeys {
 
 impl Packer {
     /// A packer of a session that has no pack yet.
-    pub fn new(repo: Arc<Repository>, keys: &SessionKeys, rng: Box<dyn Rng>, on_durable: Arc<dyn OnDurable>) -> Self {
+    pub fn new(
+        repo: Arc<Repository>,
+        keys: &SessionKeys,
+        rng: Box<dyn Rng>,
+        on_durable: Arc<dyn OnDurable>,
+        failure: Arc<Failure>,
+    ) -> Self {
         let data_pack = (16 << 20).min((repo.options.memory / 8) as usize).max(2 << 20);
         Self {
             repo,
@@ -116,8 +155,7 @@ impl Packer {
             permits: Arc::new(Semaphore::new(PACKS_IN_MEMORY)),
             uploads: Mutex::default(),
             on_durable,
-            failed: Arc::default(),
-            poisoned: Arc::default(),
+            failure,
         }
     }
 
@@ -132,8 +170,9 @@ impl Packer {
         blobs: Vec<(BlobId, u32)>,
         raw: &[u8],
     ) -> Result<()> {
-        self.check()?;
+        self.failure.check()?;
         let (pack, ordinal) = self.reserve(kind)?;
+        let _reserved = Reserved(self);
         scratch.clear();
         let ids: Vec<BlobId> = blobs.iter().map(|(id, _)| *id).collect();
         let pack_key = match kind.class() {
@@ -169,8 +208,9 @@ impl Packer {
 
     fn open_pack(&self, slot: usize) -> Result<OpenPack> {
         let permits = Arc::clone(&self.permits);
-        let permit = self.repo.bridge.wait(permits.acquire_owned()).expect("the semaphore is never closed");
-        self.check()?;
+        let permit = self.repo.bridge.wait(permits.acquire_owned());
+        self.failure.check()?;
+        let permit = permit.expect("the semaphore is closed only by a failure");
         let salt = draw(&mut **self.rng.lock().expect("no panic while held"));
         let origin = Origin { writer: self.writer, session: self.session, salt };
         let graph = PackKey::graph(&self.repo.graph, self.repo.id(), &origin);
@@ -191,6 +231,7 @@ impl Packer {
             bytes: header.encode(),
             table: Table::default(),
             next_ordinal: 0,
+            blobs: 0,
             pending: 0,
             closed: false,
             detached: false,
@@ -205,13 +246,14 @@ impl Packer {
         let mut filling = pack.filling.lock().expect("no panic while held");
         assert!(filling.permit.is_some(), "a completed pack takes no frame");
         filling.bytes.extend_from_slice(bytes);
+        filling.blobs += frame.blobs.len();
         filling.table.frames.push(frame);
         filling.pending -= 1;
         let len = filling.bytes.len();
         if len >= SMALL_SESSION {
             self.single.store(false, Ordering::Relaxed);
         }
-        let full = len >= if trees { TREE_PACK } else { self.data_pack };
+        let full = len >= if trees { TREE_PACK } else { self.data_pack } || filling.blobs >= PACK_BLOBS;
         let closes = full && !filling.closed;
         filling.closed |= full;
         drop(filling);
@@ -259,20 +301,19 @@ impl Packer {
     fn upload(&self, info: PackInfo, entries: Vec<Entry>, bytes: Vec<u8>, permit: OwnedSemaphorePermit) {
         let store = Arc::clone(&self.repo.store);
         let object = key(objects::pack(info.writer, info.session, info.seq, info.id));
-        let (on_durable, failed, poisoned) =
-            (Arc::clone(&self.on_durable), Arc::clone(&self.failed), Arc::clone(&self.poisoned));
-        let task = async move {
-            let stored = store.put(&object, bytes.into()).await.map_err(Error::from);
+        let (on_durable, failure, permits) =
+            (Arc::clone(&self.on_durable), Arc::clone(&self.failure), Arc::clone(&self.permits));
+        let put = async move {
+            store.put(&object, bytes.into()).await?;
             // Telling the index may write a file: not on a thread that moves bytes of others.
-            let told = match stored {
-                Ok(()) => tokio::task::spawn_blocking(move || on_durable.durable(info, entries))
-                    .await
-                    .expect("noting a pack does not panic"),
-                Err(e) => Err(e),
-            };
-            if let Err(e) = told {
-                failed.lock().expect("no panic while held").get_or_insert(e);
-                poisoned.store(true, Ordering::Release);
+            tokio::task::spawn_blocking(move || on_durable.durable(info, entries))
+                .await
+                .unwrap_or_else(|e| Err(broken(e)))
+        };
+        // In a task of its own, so that a panic is a failure of the session and not a pack that nobody lists.
+        let task = async move {
+            if let Err(e) = tokio::spawn(put).await.unwrap_or_else(|e| Err(broken(e))) {
+                fail(&failure, &permits, e);
             }
             drop(permit);
         };
@@ -283,26 +324,13 @@ impl Packer {
         });
     }
 
-    /// Fails once anything has failed: the first failed write poisons the session.
-    pub fn check(&self) -> Result<()> {
-        if !self.poisoned.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        let first = self.failed.lock().expect("no panic while held").take();
-        Err(first.unwrap_or(Error::Fenced("the session has failed already".into())))
-    }
-
-    /// Makes every later call fail with `error`.
-    pub fn poison(&self, error: Error) {
-        self.failed.lock().expect("no panic while held").get_or_insert(error);
-        self.poisoned.store(true, Ordering::Release);
-    }
-
     /// Completes what is open and waits until every pack is durable. No worker may be adding.
+    ///
+    /// After a failure only what is on its way is waited for.
     pub fn finish(&self) -> Result<()> {
         let open: Vec<Arc<OpenPack>> =
             self.slots.iter().filter_map(|s| s.lock().expect("no panic while held").take()).collect();
-        for pack in open {
+        for pack in open.into_iter().filter(|_| self.failure.check().is_ok()) {
             let mut filling = pack.filling.lock().expect("no panic while held");
             assert_eq!(filling.pending, 0, "no worker is adding when a session ends");
             (filling.closed, filling.detached, filling.last) = (true, true, true);
@@ -311,6 +339,28 @@ impl Packer {
         }
         let mut uploads = std::mem::take(&mut *self.uploads.lock().expect("no panic while held"));
         self.repo.bridge.wait(async { while uploads.join_next().await.is_some() {} });
-        self.check()
+        self.failure.check()
     }
+}
+
+/// A frame that was reserved and may never come: its pack would wait for it for ever, and others for that pack.
+struct Reserved<'p>(&'p Packer);
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            fail(&self.0.failure, &self.0.permits, broken("a thread that seals panicked"));
+        }
+    }
+}
+
+/// Also wakes whoever waits for room.
+fn fail(failure: &Failure, permits: &Semaphore, error: Error) {
+    failure.note(error);
+    permits.close();
+}
+
+/// A bug, or a broken machine. No snapshot may come of it.
+fn broken(how: impl std::fmt::Display) -> Error {
+    Error::Invalid(format!("the backup broke off, this is a bug or a fault of this machine: {how}"))
 }

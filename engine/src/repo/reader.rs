@@ -17,7 +17,7 @@ use crate::format::objects;
 use crate::format::seal::FrameOpener;
 use crate::format::tree::Tree;
 use crate::id::{BlobId, PackId};
-use crate::store::StoreError;
+use crate::store::{Key, StoreError};
 
 use super::index::{Found, Index};
 use super::open::{Repository, key};
@@ -149,14 +149,22 @@ impl Reader {
         let from = start / READ_STEP * READ_STEP;
         let to = end.next_multiple_of(READ_STEP).min(pack.size);
         let object = key(objects::pack(pack.writer, pack.session, pack.seq, pack.id));
-        match self.repo.bridge.wait(self.repo.store.get_range(&object, from..to)) {
+        match self.get_exactly(&object, from..to) {
             Ok(range) => Ok(range[(start - from) as usize..(end - from) as usize].to_vec()),
             // A pack that was cut may still hold this frame.
-            Err(StoreError::Wrong { .. }) if to > end => {
-                Ok(self.repo.bridge.wait(self.repo.store.get_range(&object, start..end))?.to_vec())
-            }
+            Err(StoreError::Wrong { .. }) if to > end => Ok(self.get_exactly(&object, start..end)?.to_vec()),
             Err(e) => Err(e.into()),
         }
+    }
+
+    /// A range, and never another length: what it is cut into must be there.
+    fn get_exactly(&self, object: &Key, range: std::ops::Range<u64>) -> Result<Bytes, StoreError> {
+        let bytes = self.repo.bridge.wait(self.repo.store.get_range(object, range.clone()))?;
+        if bytes.len() as u64 == range.end - range.start {
+            return Ok(bytes);
+        }
+        let how = format!("{} bytes where {} were asked for", bytes.len(), range.end - range.start);
+        Err(StoreError::Wrong { what: format!("get {object}"), how })
     }
 
     /// The text of a frame that was fetched; `sealed` is overwritten.
@@ -199,11 +207,6 @@ impl Reader {
                 what: "read content or names",
                 needed: "owner or reader",
             });
-        }
-        let known =
-            self.repo.sessions.lock().expect("no panic while held").get(&(origin.writer, origin.session)).cloned();
-        if let Some(secret) = known {
-            return Ok(vec![PackKey::content(&secret, repository, origin)]);
         }
         let stanzas = self.index.stanzas(&origin.writer, origin.session);
         let mut keys = Vec::new();

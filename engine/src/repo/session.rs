@@ -21,12 +21,12 @@ use crate::format::pin::Pin;
 use crate::format::seal::FrameSealer;
 use crate::format::snapshot::{self, GraphPart, NamesPart, SNAPSHOT_BYTES_MAX, SnapshotKind};
 use crate::id::{BlobId, SessionId, SnapshotId, WriterId};
-use crate::store::{Store, StoreError, list_all};
+use crate::store::{Key, Store, StoreError, list_all};
 
 use super::index::Claim;
 use super::ledger::Ledger;
 use super::open::{Repository, key};
-use super::packer::{Packer, SessionKeys};
+use super::packer::{Failure, Packer, SessionKeys};
 use super::view::{Snapshot, View};
 
 pub use super::ledger::Stored;
@@ -35,6 +35,8 @@ pub use super::ledger::Stored;
 pub const GROUPED_UNDER: usize = 64 << 10;
 /// A group is sealed once it holds this many bytes.
 const GROUP_BYTES: usize = 1 << 20;
+const FENCED: &str =
+    "maintenance has ended this session because it seemed dead; run the backup again, what it stored is used";
 /// How often the watch looks for maintenance.
 const WATCH: Duration = Duration::from_secs(10);
 
@@ -45,6 +47,7 @@ pub struct Session {
     view: View,
     packer: Packer,
     ledger: Arc<Ledger>,
+    failure: Arc<Failure>,
     watch: tokio::task::JoinHandle<()>,
     level: i32,
     dry: bool,
@@ -77,14 +80,15 @@ impl Session {
         refuse_maintenance(repo.store.as_ref(), &repo)?;
         let view = repo.view()?;
 
-        let ledger = Arc::new(Ledger::new(&repo, &keys, Arc::clone(&view.index)));
+        let failure = Arc::<Failure>::default();
+        let ledger = Arc::new(Ledger::new(&repo, &keys, Arc::clone(&view.index), Arc::clone(&failure)));
         if !dry {
             let interrupted = interrupted(&earlier, who.id, &view);
             super::adopt::adopt(&repo, who.id, &keys.signer.verifying(), &interrupted, &view, &ledger)?;
         }
-        let packer = Packer::new(Arc::clone(&repo), &keys, rng, ledger.clone());
+        let packer = Packer::new(Arc::clone(&repo), &keys, rng, ledger.clone(), Arc::clone(&failure));
         let watch = repo.bridge.spawn(watch(Arc::clone(&repo), who.id, id, Arc::clone(&ledger)));
-        Ok(Self { repo, keys, view, packer, ledger, watch, level, dry })
+        Ok(Self { repo, keys, view, packer, ledger, failure, watch, level, dry })
     }
 
     /// The state that it saw.
@@ -125,22 +129,23 @@ impl Session {
         self.view.snapshots.iter().filter(own).max_by_key(|s| s.at.session)
     }
 
-    /// Ends without a snapshot. What is complete is still stored, so that the next session of this writer can adopt it.
-    pub fn abandon(self) {
+    /// Ends without a snapshot; the first failure, if anything has failed. What is complete is still stored, so that the
+    /// next session of this writer can adopt it.
+    pub fn abandon(self) -> Option<Error> {
         if let Err(e) = self.packer.finish() {
             tracing::debug!("an abandoned session did not store its last packs: {e}");
         }
+        self.failure.take()
+    }
+
+    /// Whether nothing was stored or adopted: a tree that was saved consists of what the view has.
+    pub fn added_nothing(&self) -> bool {
+        self.ledger.is_empty()
     }
 
     /// Whether a blob is in the view or was stored by this session (W3): only then may it be referenced.
     pub fn has(&self, id: &BlobId) -> bool {
         self.view.index.contains(id)
-    }
-
-    /// Fails once anything of the session has failed.
-    pub fn check(&self) -> Result<()> {
-        self.ledger.check()?;
-        self.packer.check()
     }
 
     /// Makes everything durable and commits the snapshot (W5, W6). All workers are done and flushed.
@@ -155,13 +160,14 @@ impl Session {
         if self.dry {
             return Ok((None, self.ledger.stored()));
         }
-        self.packer.finish()?;
+        // A failed step says only that another had failed before it; the reason is that one's.
+        self.packer.finish().map_err(|e| self.failure.take().unwrap_or(e))?;
         let stored = self.ledger.stored();
         graph.inline = self.ledger.take_inline();
         if graph.inline.is_none() {
             self.ledger.write_segment()?;
         }
-        self.check()?;
+        self.failure.check().map_err(|e| self.failure.take().unwrap_or(e))?;
         let names = make_names(stored);
         graph.epoch = self.repo.config.epoch;
         graph.segments = self.ledger.segments();
@@ -190,21 +196,57 @@ impl Session {
             (&repo.graph, &names_key),
             &keys.signer,
         );
+        self.prove(&stored, &names_key)?;
         let object = key(objects::snapshot(keys.writer, keys.session));
-        match repo.bridge.wait(repo.store.put_new(&object, stored.clone().into())) {
-            Ok(()) => {}
-            // A put whose answer was lost, or a tombstone: the bytes tell.
-            Err(StoreError::Exists { .. }) => {
-                let there = repo.bridge.wait(repo.store.get(&object, SNAPSHOT_BYTES_MAX))?;
-                if there != stored {
-                    return Err(Error::Fenced(
-                        "maintenance has ended this session because it seemed dead; run the backup again, what it stored is used".into(),
-                    ));
-                }
-            }
-            Err(e) => return Err(e.into()),
-        }
+        let put = repo.bridge.wait(repo.store.put_new(&object, stored.clone().into()));
+        self.stands(&object, &stored, put)?;
         Ok(snapshot::id(&stored))
+    }
+
+    /// A snapshot that a reader would refuse must not be reported as made.
+    fn prove(&self, stored: &[u8], names_key: &Secret) -> Result<()> {
+        let read = || {
+            let read = snapshot::Stored::decode(stored)?;
+            read.verify(stored, &self.keys.signer.verifying())?;
+            read.graph(&self.repo.graph)?;
+            read.names(names_key)
+        };
+        let too_long = (stored.len() as u64 > SNAPSHOT_BYTES_MAX).then(|| "it is too long".to_owned());
+        match read().err().map(|e| e.to_string()).or(too_long) {
+            None => Ok(()),
+            Some(how) => Err(Error::Invalid(format!(
+                "this snapshot would not be readable: {how}; back up fewer paths at once, or let the owner back up, which folds old snapshots"
+            ))),
+        }
+    }
+
+    /// Whatever the put was answered: the bytes tell (W6). Its answer may have been lost, a tombstone may stand there, and
+    /// a store may acknowledge what it does not keep.
+    fn stands(&self, object: &Key, stored: &[u8], put: Result<(), StoreError>) -> Result<()> {
+        let get = || self.repo.bridge.wait(self.repo.store.get(object, SNAPSHOT_BYTES_MAX));
+        let is_ours = |there: &Result<bytes::Bytes, StoreError>| there.as_ref().is_ok_and(|there| *there == stored);
+        // Twice, because the answer may be spoilt and not the object.
+        let mut there = get();
+        if !is_ours(&there) {
+            there = get();
+        }
+        match (put, there) {
+            (_, there) if is_ours(&there) => Ok(()),
+            (Err(StoreError::Exists { .. }), Ok(_) | Err(StoreError::Wrong { .. })) => {
+                Err(Error::Fenced(FENCED.into()))
+            }
+            (Err(e), _) => Err(e.into()),
+            (Ok(()), Ok(_) | Err(StoreError::Wrong { .. })) => {
+                Err(Error::damaged(object.as_str(), "it has not the bytes that were written; run the backup again"))
+            }
+            (Ok(()), Err(StoreError::NotFound { .. })) => {
+                Err(Error::damaged(object.as_str(), "it was written and is not in the store; run the backup again"))
+            }
+            (Ok(()), Err(e)) => {
+                tracing::warn!("the snapshot was stored, and could not be read back: {e}");
+                Ok(())
+            }
+        }
     }
 }
 
@@ -290,9 +332,7 @@ async fn watch(repo: Arc<Repository>, writer: WriterId, session: SessionId, ledg
             return ledger.poison(e);
         }
         if repo.store.head(&own).await.is_ok() {
-            return ledger.poison(Error::Fenced(
-                "maintenance has ended this session because it seemed dead; run the backup again, what it stored is used".into(),
-            ));
+            return ledger.poison(Error::Fenced(FENCED.into()));
         }
     }
 }
@@ -360,7 +400,7 @@ impl Worker<'_> {
         if self.session.dry {
             return Ok(());
         }
-        self.session.ledger.check()?;
+        self.session.failure.check()?;
         self.session.packer.add(&mut self.sealer, &mut self.scratch, kind, blobs, raw)?;
         self.session.ledger.count_frame(self.scratch.len() as u64);
         Ok(())

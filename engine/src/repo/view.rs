@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use crate::crypto::hash;
 use crate::error::{Error, Result};
 use crate::format::keys::SessionSecret;
 use crate::format::objects::{self, Parsed};
@@ -110,6 +111,8 @@ impl Repository {
                 match store.get(&key, SNAPSHOT_BYTES_MAX).await {
                     Ok(bytes) => Ok(Some((key, writer, session, bytes))),
                     Err(StoreError::NotFound { .. }) => Ok(None),
+                    // Too long: whoever may write could end everybody's work with such an object. Empty is none either.
+                    Err(StoreError::Wrong { .. }) => Ok(Some((key, writer, session, Default::default()))),
                     Err(e) => Err(Error::from(e)),
                 }
             }
@@ -150,19 +153,20 @@ impl Repository {
         Ok(Snapshot { at, graph, names })
     }
 
-    /// The secret of a session, and remembers it.
+    /// The secret of a session that this stanza holds, and remembers it.
     pub(super) fn open_stanza(
         &self,
         stanza: &crate::crypto::kem::Stanza,
         writer: WriterId,
         session: SessionId,
     ) -> Result<SessionSecret> {
+        let place = (writer, session, hash::blake3(&[&stanza.to_bytes()]));
         let mut known = self.sessions.lock().expect("no panic while held");
-        if let Some(secret) = known.get(&(writer, session)) {
+        if let Some(secret) = known.get(&place) {
             return Ok(secret.clone());
         }
         let secret = self.unseal_session(stanza).map_err(|e| Error::damaged(objects::snapshot(writer, session), e))?;
-        known.insert((writer, session), secret.clone());
+        known.insert(place, secret.clone());
         Ok(secret)
     }
 

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use crate::error::Result;
-use crate::format::blob::BlobKind;
+use crate::format::blob::{BlobKind, RAW_BYTES_MAX};
 use crate::format::meta::{Meta, MetaEntry};
 use crate::format::node::{Metadata, NodeKind, Timestamp};
 use crate::format::tree::{DEPTH_MAX, STRETCH_ENTRIES_MAX, Tagger, Tags, Tree, TreeEntry, TreeKind, ends_stretch};
@@ -18,6 +18,9 @@ use super::plan::{Plan, Stream};
 
 /// Entries that are looked at together.
 const BLOCK: usize = 1024;
+
+/// Attributes of a stretch, in bytes, from which on it is stored as several: a blob cannot hold any number.
+const META_BYTES: usize = RAW_BYTES_MAX as usize / 2;
 
 /// Where an entry comes from.
 #[derive(Clone, Copy)]
@@ -147,7 +150,7 @@ impl<'w> Walk<'w> {
             Kind::File => self.save_file(name, &path, stat, tags, old),
             other => {
                 self.tally.other();
-                let unchanged = old.filter(|(_, old)| self.is_same(&old.tags, &tags)).map(|(place, _)| place);
+                let unchanged = self.unchanged(old.as_ref(), &tags);
                 let entry = TreeEntry { kind: tree_kind(other), children: Vec::new(), tags };
                 let Name { name, from } = name;
                 Ok(Some(Done { name, from, stat: Some(stat), entry, unchanged, metadata: None, size: None }))
@@ -162,8 +165,12 @@ impl<'w> Walk<'w> {
         let mut tags = Tags { name, ..Tags::default() };
         if stat.is_settled(&self.source_options) {
             tags.content = t.content(name, size, stat.mtime);
-            if !self.options.ignore_inode {
+            // Where ctimes do not count for content, they still do for attributes.
+            let strictly = source::Options { ignore_ctime: false, ..self.source_options };
+            if !self.options.ignore_inode && stat.is_settled(&strictly) {
                 tags.ctime = t.ctime(name, stat.ctime);
+            }
+            if !self.options.ignore_inode {
                 tags.inode = t.inode(name, stat.ino);
             }
         }
@@ -173,6 +180,12 @@ impl<'w> Walk<'w> {
     fn is_same(&self, old: &Tags, new: &Tags) -> bool {
         let inode = !self.options.ignore_inode;
         same(old, new, inode && !self.options.ignore_ctime, inode)
+    }
+
+    /// Where the attributes stand that an entry still has. Content may be taken for unchanged without looking at ctime or
+    /// inode, attributes may not: a change of mode or owner shows nowhere else.
+    fn unchanged(&self, old: Option<&(Place, TreeEntry)>, new: &Tags) -> Option<Place> {
+        old.filter(|(_, old)| same(&old.tags, new, true, true)).map(|(place, _)| *place)
     }
 
     fn save_subdir<'n>(
@@ -201,7 +214,7 @@ impl<'w> Walk<'w> {
                 }
             },
         };
-        let unchanged = old.filter(|(_, old)| self.is_same(&old.tags, &tags)).map(|(place, _)| place);
+        let unchanged = self.unchanged(old.as_ref(), &tags);
         let entry = TreeEntry { kind: TreeKind::Dir, children: vec![tree], tags };
         let Name { name, from } = name;
         Ok(Some(Done { name, from, stat: Some(stat), entry, unchanged, metadata: None, size: None }))
@@ -217,22 +230,15 @@ impl<'w> Walk<'w> {
     ) -> Result<Option<Done<'n>>> {
         let existed = old.is_some();
         let Name { name, from } = name;
-        if let Some((place, old)) = old
+        let unchanged = self.unchanged(old.as_ref(), &tags);
+        if let Some((_, old)) = old
             && self.is_same(&old.tags, &tags)
             && self.is_stored(&old)
         {
             self.tally.file(2, stat.size);
             self.progress.advance(1, stat.size);
             let entry = TreeEntry { tags, ..old };
-            return Ok(Some(Done {
-                name,
-                from,
-                stat: Some(stat),
-                entry,
-                unchanged: Some(place),
-                metadata: None,
-                size: None,
-            }));
+            return Ok(Some(Done { name, from, stat: Some(stat), entry, unchanged, metadata: None, size: None }));
         }
         let dir = match from {
             From::Dir(dir) => dir,
@@ -349,6 +355,25 @@ impl<'w> Walk<'w> {
     }
 }
 
+impl Walk<'_> {
+    /// How many bytes an entry takes in a meta blob, generously. Extended attributes that no blob could hold are left out.
+    fn bounded(&self, here: &Here<'_>, name: &[u8], metadata: &mut Metadata) -> usize {
+        let target = match &metadata.kind {
+            NodeKind::Symlink { target } => target.len(),
+            _ => 0,
+        };
+        let plain = 300 + name.len() + target + metadata.user.len() + metadata.group.len();
+        let xattrs: usize = metadata.xattrs.iter().map(|x| 16 + x.name.len() + x.value.len()).sum();
+        if plain + xattrs <= META_BYTES {
+            return plain + xattrs;
+        }
+        metadata.xattrs.clear();
+        let how = format!("has {xattrs} bytes of extended attributes, more than can be stored; none of them is");
+        self.problem(ProblemKind::Attribute, &here.path_of(name), how);
+        plain
+    }
+}
+
 /// Gathers entries in order and ends a stretch where the tags say.
 struct Stretches<'a, 'w, 'n> {
     walk: &'a Walk<'w>,
@@ -367,24 +392,33 @@ impl<'n> Stretches<'_, '_, 'n> {
 
     fn end_stretch(&mut self) -> Result<()> {
         let mut entries = std::mem::take(&mut self.open);
-        let meta = match self.kept_meta(&entries) {
-            Some(meta) => meta,
-            None => {
-                let (walk, here) = (self.walk, self.here);
-                let metas: Vec<Option<Metadata>> =
-                    entries.par_iter_mut().with_min_len(64).map(|done| walk.metadata(here, done)).collect();
-                let mut named = Vec::with_capacity(entries.len());
-                let mut kept = Vec::with_capacity(entries.len());
-                for (done, metadata) in entries.into_iter().zip(metas) {
-                    if let Some(metadata) = metadata {
-                        named.push(MetaEntry { name: done.name.to_vec(), metadata });
-                        kept.push(done);
-                    }
-                }
-                entries = kept;
-                walk.store(BlobKind::Meta, &Meta::Stretch(named).encode())?
+        if let Some(meta) = self.kept_meta(&entries) {
+            return self.store(meta, entries);
+        }
+        let (walk, here) = (self.walk, self.here);
+        let metas: Vec<Option<Metadata>> =
+            entries.par_iter_mut().with_min_len(64).map(|done| walk.metadata(here, done)).collect();
+        let (mut named, mut kept, mut bytes) = (Vec::new(), Vec::new(), 0);
+        for (done, metadata) in entries.into_iter().zip(metas) {
+            let Some(mut metadata) = metadata else { continue };
+            let more = walk.bounded(here, done.name, &mut metadata);
+            if bytes + more > META_BYTES {
+                self.store_piece(std::mem::take(&mut named), std::mem::take(&mut kept))?;
+                bytes = 0;
             }
-        };
+            bytes += more;
+            named.push(MetaEntry { name: done.name.to_vec(), metadata });
+            kept.push(done);
+        }
+        self.store_piece(named, kept)
+    }
+
+    fn store_piece(&mut self, named: Vec<MetaEntry>, entries: Vec<Done<'n>>) -> Result<()> {
+        let meta = self.walk.store(BlobKind::Meta, &Meta::Stretch(named).encode())?;
+        self.store(meta, entries)
+    }
+
+    fn store(&mut self, meta: BlobId, entries: Vec<Done<'n>>) -> Result<()> {
         let first = entries.first().map_or_else(Vec::new, |done| done.name.to_vec());
         let tree = Tree::Stretch { meta, entries: entries.into_iter().map(|done| done.entry).collect() };
         self.finished.push((first, self.walk.store(BlobKind::Tree, &tree.encode())?));
@@ -404,14 +438,14 @@ impl<'n> Stretches<'_, '_, 'n> {
         if !self.open.is_empty() || self.finished.is_empty() {
             self.end_stretch()?;
         }
-        // An entry that vanished may have left a stretch without any.
-        if let [(_, tree)] = self.finished[..] {
-            return Ok(tree);
-        }
+        // Entries that vanished may have left stretches without any.
+        let empty = self.finished[0].1;
         let (names, stretches): (Vec<_>, Vec<_>) =
             self.finished.into_iter().filter(|(first, _)| !first.is_empty()).unzip();
-        if let [tree] = stretches[..] {
-            return Ok(tree);
+        match stretches[..] {
+            [] => return Ok(empty),
+            [tree] => return Ok(tree),
+            _ => {}
         }
         let meta = self.walk.store(BlobKind::Meta, &Meta::Split(names).encode())?;
         self.walk.store(BlobKind::Tree, &Tree::Split { meta, stretches }.encode())

@@ -68,7 +68,10 @@ impl Walk<'_> {
                 return Ok(content.finish(self)?);
             }
         }
-        content.hole(stat.size - end);
+        if end < stat.size {
+            // A hole up to the end, or it became shorter: then nothing may be made up for what is gone.
+            content.hole(file.stat()?.size.clamp(end, stat.size) - end);
+        }
         Ok(content.finish(self)?)
     }
 
@@ -93,10 +96,13 @@ impl Walk<'_> {
     /// Stores one data extent; how many bytes it really had.
     fn save_extent(&self, file: &File, start: u64, len: u64, content: &mut Builder) -> Result<u64, Failed> {
         let reader = ExtentReader { file, at: start, end: start + len };
-        match self.shared_file.try_lock() {
-            Ok(_alone) if len >= SHARED_FROM && self.threads > 1 => self.save_shared(reader, content),
-            _ => self.save_stream(reader, content),
+        if len >= SHARED_FROM
+            && self.threads > 1
+            && let Ok(_alone) = self.shared_file.try_lock()
+        {
+            return self.save_shared(reader, content);
         }
+        self.save_stream(reader, content)
     }
 
     /// Stores what `reader` gives, chunk by chunk on this thread; how many bytes that was.

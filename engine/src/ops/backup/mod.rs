@@ -27,7 +27,9 @@ use crate::error::{Error, Result};
 use crate::format::blob::BlobKind;
 use crate::format::bundle::Identity;
 use crate::format::node::Timestamp;
-use crate::format::snapshot::{Counts, GraphPart, NamesPart, PROBLEMS_MAX, SnapshotKind, StoredProblem};
+use crate::format::snapshot::{
+    Counts, GraphPart, LABELS_MAX, NamesPart, PATHS_MAX, PROBLEMS_MAX, SnapshotKind, StoredProblem,
+};
 use crate::id::{BlobId, SnapshotId};
 use crate::progress::{Cancel, Problem, ProblemKind, Progress};
 use crate::repo::init::now;
@@ -151,8 +153,8 @@ pub fn backup(
         Ok(root) => root,
         Err(e) => {
             drop(walk);
-            session.abandon();
-            return Err(e);
+            let cause = session.abandon();
+            return Err(if matches!(e, Error::Interrupted) { e } else { cause.unwrap_or(e) });
         }
     };
     let tally = walk.into_tally();
@@ -164,7 +166,8 @@ pub fn backup(
         mounts_skipped: plan.mounts_skipped(),
         time: options.time.unwrap_or(now),
     };
-    if options.skip_if_unchanged && old_root == Some(root) {
+    // An equal tree of which something had to be stored again was not whole before.
+    if options.skip_if_unchanged && old_root == Some(root) && session.added_nothing() {
         session.abandon();
         summary.counts.millis = begun.elapsed().as_millis() as u64;
         return Ok(summary);
@@ -232,6 +235,12 @@ fn add_stored(counts: Counts, stored: Stored, begun: Instant) -> Counts {
 }
 
 fn plan_paths(options: &Options, source_options: &source::Options) -> Result<(Vec<PathBuf>, Plan)> {
+    for (what, count, max) in [("paths", options.paths.len(), PATHS_MAX), ("labels", options.labels.len(), LABELS_MAX)]
+    {
+        if count > max {
+            return Err(Error::Invalid(format!("a snapshot takes up to {max} {what}, not {count}")));
+        }
+    }
     if let Some(stream) = options.stream.lock().expect("no panic while held").take() {
         let path = Path::new("/").join(options.paths.first().map_or(Path::new("stdin"), PathBuf::as_path));
         let plan = plan::plan_stream(&path, stream, source_options)?;
@@ -281,10 +290,17 @@ struct Walk<'w> {
     /// Held by the one large file that is shared out.
     shared_file: Mutex<()>,
     batch_bytes: usize,
-    links: Mutex<HashMap<(u64, u64), file::Content>>,
+    links: Mutex<HashMap<(u64, u64), Linked>>,
     tally: Tally,
     progress: &'w dyn Progress,
     cancel: &'w Cancel,
+}
+
+/// What one name of a file became, and the times that it had.
+struct Linked {
+    mtime: Timestamp,
+    ctime: Timestamp,
+    content: file::Content,
 }
 
 /// Files with several names whose content is remembered, so that it is read once: about 16 MB at most.
@@ -374,13 +390,17 @@ impl<'w> Walk<'w> {
 
     /// What another name of the same file became.
     fn linked(&self, stat: &Stat) -> Option<file::Content> {
-        self.links.lock().expect("no panic while held").get(&(stat.dev, stat.ino)).cloned()
+        let links = self.links.lock().expect("no panic while held");
+        // It may have been written to since.
+        let same = |l: &&Linked| (l.mtime, l.ctime, l.content.size) == (stat.mtime, stat.ctime, stat.size);
+        links.get(&(stat.dev, stat.ino)).filter(same).map(|l| l.content.clone())
     }
 
     fn remember_linked(&self, stat: &Stat, content: &file::Content) {
         let mut links = self.links.lock().expect("no panic while held");
         if links.len() < LINKS_MAX && content.children.len() <= 64 {
-            links.insert((stat.dev, stat.ino), content.clone());
+            let Stat { mtime, ctime, .. } = *stat;
+            links.insert((stat.dev, stat.ino), Linked { mtime, ctime, content: content.clone() });
         }
     }
 

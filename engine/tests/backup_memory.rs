@@ -1,0 +1,167 @@
+//! Heap that a backup takes, counted by the allocator: under the sum that ARCHITECTURE.md "Memory" gives for its options.
+#![allow(missing_docs)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use copal_engine::chunker::Params;
+use copal_engine::crypto::rng::{Rng, SeededRng, SystemRng};
+use copal_engine::ops::backup::{Options, Parent, backup};
+use copal_engine::progress::{Cancel, Silent};
+use copal_engine::repo::{self, Bridge};
+use copal_engine::source::exclude::Exclude;
+use copal_engine::store::local::Local;
+use copal_engine::store::{Key, Page, Store};
+
+/// Passes everything on to the system's allocator and counts the bytes that are out.
+struct Counting;
+
+static NOW: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+fn taken(bytes: usize) {
+    PEAK.fetch_max(NOW.fetch_add(bytes, Relaxed) + bytes, Relaxed);
+}
+
+// SAFETY: every call is passed on unchanged; counting allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        taken(layout.size());
+        // SAFETY: the caller keeps the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        NOW.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: the caller keeps the contract of `dealloc`.
+        unsafe { System.dealloc(at, layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // Both exist while bytes are moved; the old ones are given back after.
+        taken(size);
+        // SAFETY: the caller keeps the contract of `realloc`.
+        let new = unsafe { System.realloc(at, layout, size) };
+        NOW.fetch_sub(layout.size(), Relaxed);
+        new
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const MEMORY: usize = 64 << 20;
+const THREADS: usize = 2;
+const MIB: usize = 1 << 20;
+
+/// The rows of ARCHITECTURE.md's table that depend on options, for the default chunker.
+fn formula() -> usize {
+    let chunk_max = 8 * MIB;
+    let packs = 3 * ((16 * MIB).min(MEMORY / 8) + chunk_max);
+    let threads = THREADS * (3 * chunk_max + 4 * MIB + 2 * chunk_max);
+    let shared = 2 * (16 * MIB).min(MEMORY / 16).max(2 * chunk_max);
+    let parent = (32 * MIB).min(MEMORY / 16);
+    packs + threads + shared + parent
+}
+
+/// A store that takes its time, so that packs pile up wherever they can.
+#[derive(Debug)]
+struct Slow(Local);
+
+#[async_trait]
+impl Store for Slow {
+    fn location(&self) -> String {
+        self.0.location()
+    }
+    async fn put_new(&self, key: &Key, body: Bytes) -> copal_engine::store::Result<()> {
+        self.0.put_new(key, body).await
+    }
+    async fn put(&self, key: &Key, body: Bytes) -> copal_engine::store::Result<()> {
+        tokio::time::sleep(std::time::Duration::from_millis(60)).await;
+        self.0.put(key, body).await
+    }
+    async fn get(&self, key: &Key, max: u64) -> copal_engine::store::Result<Bytes> {
+        self.0.get(key, max).await
+    }
+    async fn get_range(&self, key: &Key, range: std::ops::Range<u64>) -> copal_engine::store::Result<Bytes> {
+        self.0.get_range(key, range).await
+    }
+    async fn head(&self, key: &Key) -> copal_engine::store::Result<u64> {
+        self.0.head(key).await
+    }
+    async fn list(&self, prefix: &str, after: Option<&Key>) -> copal_engine::store::Result<Page> {
+        self.0.list(prefix, after).await
+    }
+    async fn delete(&self, key: &Key) -> copal_engine::store::Result<()> {
+        self.0.delete(key).await
+    }
+}
+
+fn make_source(root: &Path) {
+    let mut rng = SeededRng::new("source");
+    for dir in 0..20 {
+        let dir = root.join(format!("{dir}"));
+        fs::create_dir_all(&dir).unwrap();
+        for n in 0..1000 {
+            let mut bytes = vec![0; n * 3];
+            rng.fill(&mut bytes);
+            fs::write(dir.join(format!("{n}")), bytes).unwrap();
+        }
+    }
+    for (name, mib) in [("one", 256), ("two", 40), ("three", 20), ("four", 20)] {
+        use std::io::Write;
+        let mut file = fs::File::create(root.join(name)).unwrap();
+        let mut bytes = vec![0; MIB];
+        for _ in 0..mib {
+            rng.fill(&mut bytes);
+            file.write_all(&bytes).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_backup_stays_under_its_cap() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("source");
+    fs::create_dir(&source).unwrap();
+    make_source(&source);
+    let store: Arc<dyn Store> = Arc::new(Slow(Local::create(&dir.path().join("store")).unwrap()));
+    let mut options = repo::Options::new(dir.path().join("local"));
+    (options.memory, options.threads) = (MEMORY as u64, THREADS);
+    let (mut repo, _) = repo::init(store, Bridge::start().unwrap(), Params::DEFAULT, options, &mut SystemRng).unwrap();
+    let who = repo.identity(&mut SystemRng).unwrap();
+    let repo = Arc::new(repo);
+    let opts = Options {
+        paths: vec![source],
+        stream: Mutex::new(None),
+        as_path: Some("/source".into()),
+        host: Vec::new(),
+        user: (Vec::new(), 0, 0),
+        labels: Vec::new(),
+        time: None,
+        exclude: Exclude::default(),
+        one_file_system: false,
+        ignore_inode: false,
+        ignore_ctime: false,
+        parent: Parent::Auto,
+        level: 3,
+        dry_run: false,
+        skip_if_unchanged: false,
+        program: Vec::new(),
+    };
+    for run in ["first", "repeat"] {
+        let before = NOW.load(Relaxed);
+        PEAK.store(before, Relaxed);
+        let done = backup(&repo, &who, Box::new(SystemRng), &opts, &Silent, &Cancel::default()).unwrap();
+        assert_eq!(done.counts.files.iter().sum::<u64>(), 20_004);
+        let (peak, left) = (PEAK.load(Relaxed) - before, NOW.load(Relaxed).saturating_sub(before));
+        println!("{run}: peak {} MiB of {} MiB, left {} KiB", peak / MIB, formula() / MIB, left >> 10);
+        assert!(peak < formula(), "{run}: {peak} bytes");
+        assert!(left < 4 * MIB, "{run}: {left} bytes are left");
+    }
+}

@@ -1,0 +1,12 @@
+//! The writer's half against a store that crashes, fails and lies, a source that changes, and other writers.
+//!
+//! What must hold throughout: every visible snapshot comes back to the byte; a backup that reports success has made one;
+//! one that did not says why and leaves none.
+#![allow(missing_docs, unreachable_pub)]
+
+mod bench;
+mod crashes;
+mod faults;
+mod races;
+mod shapes;
+mod source;
