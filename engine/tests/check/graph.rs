@@ -136,7 +136,7 @@ fn an_entry_is_the_same_thing_in_both() {
 #[test]
 fn shared_trees_are_walked_once_and_hurt_every_snapshot() {
     let bench = Bench::empty();
-    bench.write("deep/er/file", &vec![7; 100]);
+    bench.write("deep/er/file", &[7; 100]);
     (0..5).for_each(|n| {
         bench.write("changes", format!("{n}").as_bytes());
         bench.backup();

@@ -163,10 +163,12 @@ fn an_interrupted_check_remembers_what_it_read() {
     assert!(rest.fresh >= 1 && rest.packs >= 1, "{rest:?}");
 }
 
+type Watch = dyn Fn(Verb, &str) + Send + Sync;
+
 /// A store that tells of every call before it is made, and may not show a key in its LISTs.
 struct Events {
     inner: Arc<Memory>,
-    on: Box<dyn Fn(Verb, &str) + Send + Sync>,
+    on: Box<Watch>,
     hidden: Option<Key>,
 }
 
