@@ -148,8 +148,10 @@ while select.select([terminal], [], [], 60)[0]:
     if not got:
         break
     shown += got
-    if answers and shown.rstrip().endswith(b':'):
+    if answers and shown.endswith(b': '):
         os.write(terminal, answers.pop(0))
+else:
+    os.kill(pid, 9)
 print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown.decode())
 ";
 

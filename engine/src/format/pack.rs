@@ -356,7 +356,7 @@ mod tests {
         let graph_key = PackKey::graph(&graph, repository, &origin);
         let mut rng = SeededRng::new([8; 32]);
         let read = ReadSecret::from_seed(Secret::from_bytes([9; 32]));
-        let stanza = crate::crypto::kem::seal_to(&read.public(), &mut rng, "copal 1 session", &secret.0);
+        let stanza = crate::crypto::kem::seal_to(read.public(), &mut rng, "copal 1 session", &secret.0);
         let header = Header {
             repository,
             writer,

@@ -101,14 +101,9 @@ impl FrameSealer {
 }
 
 /// Opens and decompresses frames of one worker.
+#[derive(Default)]
 pub struct FrameOpener {
     decompressor: Decompressor,
-}
-
-impl Default for FrameOpener {
-    fn default() -> Self {
-        Self { decompressor: Decompressor::new() }
-    }
 }
 
 impl FrameOpener {

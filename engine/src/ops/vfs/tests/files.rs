@@ -70,7 +70,9 @@ fn holes_and_data_are_found_and_counted() {
     let shapes = shapes(&bench);
     let vfs = bench.vfs();
     let size = |name: &str| shapes.iter().find(|s| s.0 == name).unwrap().1.len() as u64;
-    let cases: [(&str, &[(u64, Option<u64>, Option<u64>)]); 5] = [
+    /// Offset, and where data and hole are found from there.
+    type Found = (u64, Option<u64>, Option<u64>);
+    let cases: [(&str, &[Found]); 5] = [
         ("empty", &[(0, None, None)]),
         ("small", &[(0, Some(0), Some(5)), (4, Some(4), Some(5)), (5, None, None)]),
         ("sparse", &[(0, Some(4096), Some(0)), (4097, Some(4097), Some(4099)), (4099, Some(104_099), Some(4099))]),
