@@ -1,4 +1,9 @@
 //! The command line as it is typed. The doc comments are the help texts.
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    rustdoc::bare_urls,
+    reason = "these comments are help for a terminal, not Markdown"
+)]
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -106,7 +106,7 @@ pub struct Summary {
     pub time: Timestamp,
 }
 
-/// Stack of the threads that walk: a directory takes a few kilobytes, and they may be [`tree::DEPTH_MAX`] deep. It is only
+/// Stack of the threads that walk: a directory takes a few kilobytes, and they may be [`DEPTH_MAX`](crate::format::tree::DEPTH_MAX) deep. It is only
 /// reserved; what is not used takes no memory.
 const STACK_BYTES: usize = 256 << 20;
 

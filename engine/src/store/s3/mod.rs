@@ -6,7 +6,7 @@
 //!
 //! **Answers** are not trusted: a range is checked for its exact length and place, a LIST for its order and prefix.
 //!
-//! **Time.** Each call has a limit that grows with its body ([`within`]). No call is repeated here, that is `Retry`'s work.
+//! **Time.** Each call has a limit that grows with its body (`within`). No call is repeated here, that is `Retry`'s work.
 
 mod connect;
 mod errors;
