@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
@@ -19,7 +19,6 @@ use copal_engine::format::bundle::Bundle;
 use copal_engine::ops::{backup, restore};
 use copal_engine::progress::{Cancel, Problem, Progress};
 use copal_engine::repo::{self, Bridge, Locked, Opener, Reader, Repository};
-use copal_engine::source::exclude::Exclude;
 use copal_engine::store::url::{self, Location};
 use serde_json::json;
 
@@ -142,23 +141,14 @@ fn back_up(place: &Place, host: Option<OsString>, tags: Vec<OsString>, ignore_in
     let who = repo.identity(&mut SystemRng)?;
     let host = host.map_or_else(machine, OsStringExt::into_vec);
     let options = backup::Options {
-        paths: vec![dir.to_owned()],
-        stream: Mutex::new(None),
         // The snapshot holds the volume's content, wherever it was mounted.
         as_path: Some("/".into()),
         host,
-        user: (Vec::new(), 0, 0),
         labels: tags.into_iter().map(OsStringExt::into_vec).collect(),
-        time: None,
-        exclude: Exclude::default(),
         one_file_system: true,
         ignore_inode,
-        ignore_ctime: false,
-        parent: backup::Parent::Auto,
-        level: copal_engine::compress::Level::Auto.zstd(),
-        dry_run: false,
-        skip_if_unchanged: false,
         program: concat!("copal-agent ", env!("CARGO_PKG_VERSION")).into(),
+        ..backup::Options::new(vec![dir.to_owned()])
     };
     let done = backup::backup(&Arc::new(repo), &who, Box::new(SystemRng), &options, &Lines, &Cancel::default())?;
     let document = json!({

@@ -14,20 +14,19 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt, symli
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Arc;
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use copal_engine::chunker::Params;
 use copal_engine::crypto::rng::{Rng, SeededRng, SystemRng};
 use copal_engine::format::bundle::Identity;
-use copal_engine::ops::backup::{self, Parent, backup};
+use copal_engine::ops::backup::{self, backup};
 use copal_engine::ops::vfs::{self, Vfs};
 use copal_engine::progress::{Cancel, Collect};
 use copal_engine::repo::session::GROUPED_UNDER;
 use copal_engine::repo::{self, Bridge, Reader, Repository};
-use copal_engine::source::exclude::Exclude;
 use copal_engine::store::Store;
 use copal_engine::store::local::Local;
 use fuse::{Ended, MountOptions, serve};
@@ -132,22 +131,12 @@ fn is_mounted(dir: &Path) -> bool {
 
 fn backup_options(path: &Path) -> backup::Options {
     backup::Options {
-        paths: vec![path.to_owned()],
-        stream: Mutex::new(None),
         as_path: Some("/source".into()),
         host: b"host".to_vec(),
         user: (b"user".to_vec(), 0, 0),
         labels: vec![b"tag".to_vec()],
-        time: None,
-        exclude: Exclude::default(),
-        one_file_system: false,
-        ignore_inode: false,
-        ignore_ctime: false,
-        parent: Parent::Auto,
-        level: 3,
-        dry_run: false,
-        skip_if_unchanged: false,
         program: b"test".to_vec(),
+        ..backup::Options::new(vec![path.to_owned()])
     }
 }
 

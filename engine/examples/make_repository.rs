@@ -6,17 +6,16 @@
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use copal_engine::chunker::Params;
 use copal_engine::crypto::kdf::{Argon2Params, RecoveryCode};
 use copal_engine::crypto::rng::SystemRng;
 use copal_engine::format::bundle::{Bundle, Role};
-use copal_engine::ops::backup::{Options, Parent, backup};
+use copal_engine::ops::backup::{Options, backup};
 use copal_engine::progress::{Cancel, Silent};
 use copal_engine::repo::key_admin::NewLock;
 use copal_engine::repo::{self, Bridge, Locked, Opener, Repository};
-use copal_engine::source::exclude::Exclude;
 use copal_engine::store::Store;
 use copal_engine::store::local::Local;
 
@@ -44,22 +43,12 @@ impl Place {
         let mut repo = self.open(bundle)?;
         let who = repo.identity(&mut SystemRng)?;
         let options = Options {
-            paths: vec![source.to_owned()],
-            stream: Mutex::new(None),
             as_path: Some("/source".into()),
             host: b"host".to_vec(),
             user: (b"user".to_vec(), 1000, 1000),
             labels: vec![b"label".to_vec()],
-            time: None,
-            exclude: Exclude::default(),
-            one_file_system: false,
-            ignore_inode: false,
-            ignore_ctime: false,
-            parent: Parent::Auto,
-            level: 3,
-            dry_run: false,
-            skip_if_unchanged: false,
             program: b"make_repository".to_vec(),
+            ..Options::new(vec![source.to_owned()])
         };
         let summary = backup(&Arc::new(repo), &who, Box::new(SystemRng), &options, &Silent, &Cancel::default())?;
         println!("{}", summary.snapshot.map_or_else(|| "none".to_owned(), |id| id.to_string()));

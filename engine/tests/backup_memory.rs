@@ -4,17 +4,16 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use copal_engine::chunker::Params;
 use copal_engine::crypto::rng::{Rng, SeededRng, SystemRng};
-use copal_engine::ops::backup::{Options, Parent, backup};
+use copal_engine::ops::backup::{Options, backup};
 use copal_engine::progress::{Cancel, Silent};
 use copal_engine::repo::{self, Bridge};
-use copal_engine::source::exclude::Exclude;
 use copal_engine::store::local::Local;
 use copal_engine::store::{Key, Page, Store};
 
@@ -136,24 +135,7 @@ fn a_backup_stays_under_its_cap() {
     let (mut repo, _) = repo::init(store, Bridge::start().unwrap(), Params::DEFAULT, options, &mut SystemRng).unwrap();
     let who = repo.identity(&mut SystemRng).unwrap();
     let repo = Arc::new(repo);
-    let opts = Options {
-        paths: vec![source],
-        stream: Mutex::new(None),
-        as_path: Some("/source".into()),
-        host: Vec::new(),
-        user: (Vec::new(), 0, 0),
-        labels: Vec::new(),
-        time: None,
-        exclude: Exclude::default(),
-        one_file_system: false,
-        ignore_inode: false,
-        ignore_ctime: false,
-        parent: Parent::Auto,
-        level: 3,
-        dry_run: false,
-        skip_if_unchanged: false,
-        program: Vec::new(),
-    };
+    let opts = Options { as_path: Some("/source".into()), ..Options::new(vec![source]) };
     for run in ["first", "repeat"] {
         let before = NOW.load(Relaxed);
         PEAK.store(before, Relaxed);

@@ -1,7 +1,7 @@
 //! Frames are read with few requests and in bounded memory, over a store in memory.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use copal_engine::chunker::Params;
 use copal_engine::crypto::rng::{Rng, SeededRng, SystemRng};
@@ -12,7 +12,6 @@ use copal_engine::repo::fetch::{Fetcher, SPAN_BYTES_MAX, Span, Wanted, spans};
 use copal_engine::repo::index::Found;
 use copal_engine::repo::reader::READ_STEP;
 use copal_engine::repo::{self, Bridge, Reader, Repository};
-use copal_engine::source::exclude::Exclude;
 use copal_engine::store::memory::Memory;
 use copal_engine::store::record::Record;
 use copal_engine::store::{Store, Verb};
@@ -44,22 +43,10 @@ fn bench() -> Bench {
     let who = repo.identity(&mut rng).unwrap();
     let repo = Arc::new(repo);
     let options = backup::Options {
-        paths: vec![source],
-        stream: Mutex::new(None),
         as_path: Some("/d".into()),
-        host: Vec::new(),
-        user: (Vec::new(), 0, 0),
-        labels: Vec::new(),
-        time: None,
-        exclude: Exclude::default(),
-        one_file_system: false,
-        ignore_inode: false,
-        ignore_ctime: false,
         parent: Parent::None,
         level: 1,
-        dry_run: false,
-        skip_if_unchanged: false,
-        program: Vec::new(),
+        ..backup::Options::new(vec![source])
     };
     backup(&repo, &who, Box::new(SystemRng), &options, &Silent, &Cancel::default()).unwrap();
     let reader = Reader::new(repo.clone(), repo.view().unwrap().index, 0);

@@ -5,8 +5,8 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
 use copal_engine::chunker::Params;
 use copal_engine::crypto::rng::{Rng, SeededRng, SystemRng};
@@ -14,7 +14,6 @@ use copal_engine::ops::backup::{self, Parent, backup};
 use copal_engine::ops::restore::{Options, restore};
 use copal_engine::progress::{Cancel, Collect};
 use copal_engine::repo::{self, Bridge, Locked, Opener, Reader};
-use copal_engine::source::exclude::Exclude;
 use copal_engine::store::Store;
 use copal_engine::store::local::Local;
 
@@ -97,21 +96,12 @@ fn make_source(root: &std::path::Path) {
 
 fn backup_options(source: &std::path::Path) -> backup::Options {
     backup::Options {
-        paths: vec![source.to_owned()],
-        stream: Mutex::new(None),
         as_path: Some("/source".into()),
         host: b"host".to_vec(),
         user: (b"user".to_vec(), 0, 0),
-        labels: Vec::new(),
-        time: None,
-        exclude: Exclude::default(),
-        one_file_system: false,
-        ignore_inode: false,
-        ignore_ctime: false,
         parent: Parent::None,
         level: 1,
-        dry_run: false,
-        skip_if_unchanged: false,
         program: b"test".to_vec(),
+        ..backup::Options::new(vec![source.to_owned()])
     }
 }

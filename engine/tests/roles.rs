@@ -1,6 +1,6 @@
 //! Who may, and who may not: shown by trying with each role's bundle.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use copal_engine::Error;
 use copal_engine::chunker::Params;
@@ -8,11 +8,10 @@ use copal_engine::crypto::kdf::{Argon2Params, RecoveryCode};
 use copal_engine::crypto::rng::{SeededRng, SystemRng};
 use copal_engine::format::blob::BlobKind;
 use copal_engine::format::bundle::{Bundle, Role};
-use copal_engine::ops::backup::{self, Options, Parent};
+use copal_engine::ops::backup::{self, Options};
 use copal_engine::progress::{Cancel, Silent};
 use copal_engine::repo::key_admin::NewLock;
 use copal_engine::repo::{self, Bridge, Locked, Opener, Reader, Repository};
-use copal_engine::source::exclude::Exclude;
 use copal_engine::store::Store;
 use copal_engine::store::memory::Memory;
 
@@ -63,22 +62,10 @@ impl Place {
         let who = repo.identity(&mut SystemRng)?;
         let repo = Arc::new(repo);
         let options = Options {
-            paths: vec![self.dir.path().join("source")],
-            stream: Mutex::new(None),
             as_path: Some("/source".into()),
             host: b"host".to_vec(),
-            user: (Vec::new(), 0, 0),
-            labels: Vec::new(),
-            time: None,
-            exclude: Exclude::default(),
-            one_file_system: false,
-            ignore_inode: false,
-            ignore_ctime: false,
-            parent: Parent::Auto,
             level: 1,
-            dry_run: false,
-            skip_if_unchanged: false,
-            program: Vec::new(),
+            ..Options::new(vec![self.dir.path().join("source")])
         };
         let summary = backup::backup(&repo, &who, Box::new(SystemRng), &options, &Silent, &Cancel::default())?;
         Ok((repo, summary))

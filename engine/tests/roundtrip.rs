@@ -3,18 +3,17 @@
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use copal_engine::chunker::Params;
 use copal_engine::crypto::rng::{SeededRng, SystemRng};
 use copal_engine::format::blob::BlobKind;
 use copal_engine::format::node::NodeKind;
-use copal_engine::ops::backup::{Options, Parent, Summary, backup};
+use copal_engine::ops::backup::{Options, Summary, backup};
 use copal_engine::progress::{Cancel, Collect, Problem, Progress};
 use copal_engine::repo::{self, Bridge, Node, Reader, Repository};
-use copal_engine::source::exclude::Exclude;
 use copal_engine::store::memory::Memory;
 use copal_engine::store::record::Record;
 use copal_engine::store::{Store, Verb};
@@ -55,23 +54,13 @@ impl Bench {
 
 fn options(path: &Path) -> Options {
     Options {
-        paths: vec![path.to_owned()],
-        stream: Mutex::new(None),
         // Directories above the source change under other tests.
         as_path: Some("/source".into()),
         host: b"host".to_vec(),
         user: (b"user".to_vec(), 0, 0),
         labels: vec![b"label".to_vec()],
-        time: None,
-        exclude: Exclude::default(),
-        one_file_system: false,
-        ignore_inode: false,
-        ignore_ctime: false,
-        parent: Parent::Auto,
-        level: 3,
-        dry_run: false,
-        skip_if_unchanged: false,
         program: b"test".to_vec(),
+        ..Options::new(vec![path.to_owned()])
     }
 }
 

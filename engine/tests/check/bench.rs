@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use copal_engine::chunker::Params;
@@ -16,7 +16,6 @@ use copal_engine::ops::backup::{self, Parent, backup};
 use copal_engine::ops::check::{Finding, Hurt, Invariant, Options, Place, Read, Report, check};
 use copal_engine::progress::{Cancel, Collect, Silent};
 use copal_engine::repo::{self, Bridge, Locked, Opener, Reader, Repository};
-use copal_engine::source::exclude::Exclude;
 use copal_engine::store::memory::Memory;
 use copal_engine::store::{Key, Store};
 
@@ -221,21 +220,11 @@ pub fn only<'r>(report: &'r Report, object: &str, expected: &[Invariant]) -> &'r
 
 fn backup_options(path: &Path) -> backup::Options {
     backup::Options {
-        paths: vec![path.to_owned()],
-        stream: Mutex::new(None),
         as_path: Some("/source".into()),
         host: b"host".to_vec(),
         user: (b"user".to_vec(), 0, 0),
-        labels: Vec::new(),
-        time: None,
-        exclude: Exclude::default(),
-        one_file_system: false,
-        ignore_inode: false,
-        ignore_ctime: false,
         parent: Parent::None,
-        level: 3,
-        dry_run: false,
-        skip_if_unchanged: false,
         program: b"test".to_vec(),
+        ..backup::Options::new(vec![path.to_owned()])
     }
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use copal_engine::chunker::Params;
@@ -14,10 +14,9 @@ use copal_engine::format::blob::BlobKind;
 use copal_engine::format::bundle::{Bundle, Role};
 use copal_engine::format::node::NodeKind;
 use copal_engine::id::{BlobId, SnapshotId};
-use copal_engine::ops::backup::{Options, Parent, Summary, backup};
+use copal_engine::ops::backup::{Options, Summary, backup};
 use copal_engine::progress::{Cancel, Collect, Problem, Progress};
 use copal_engine::repo::{self, Bridge, Locked, Node, Opener, Reader, Repository, View};
-use copal_engine::source::exclude::Exclude;
 use copal_engine::store::fault::Fault;
 use copal_engine::store::memory::Memory;
 use copal_engine::store::record::Record;
@@ -143,22 +142,12 @@ impl Bench {
 
 pub fn options(path: &Path) -> Options {
     Options {
-        paths: vec![path.to_owned()],
-        stream: Mutex::new(None),
         as_path: Some("/source".into()),
         host: b"host".to_vec(),
         user: (b"user".to_vec(), 0, 0),
-        labels: Vec::new(),
-        time: None,
-        exclude: Exclude::default(),
-        one_file_system: false,
-        ignore_inode: false,
-        ignore_ctime: false,
-        parent: Parent::Auto,
         level: 1,
-        dry_run: false,
-        skip_if_unchanged: false,
         program: b"test".to_vec(),
+        ..Options::new(vec![path.to_owned()])
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use copal_engine::chunker::Params;
 use copal_engine::crypto::rng::{Rng, SeededRng, SystemRng};
@@ -15,7 +15,6 @@ use copal_engine::ops::restore::{Choice, Options, Patterns, Summary, restore};
 use copal_engine::progress::{Cancel, Collect, Problem};
 use copal_engine::repo::index::Found;
 use copal_engine::repo::{self, Bridge, Node, Opener, Reader, Repository};
-use copal_engine::source::exclude::Exclude;
 use copal_engine::store::Store;
 use copal_engine::store::memory::Memory;
 use copal_engine::store::record::Record;
@@ -76,22 +75,13 @@ impl Bench {
     /// Backs the source up as `/`.
     pub(crate) fn backup(&self) {
         let options = backup::Options {
-            paths: vec![self.source()],
-            stream: Mutex::new(None),
             as_path: Some("/source".into()),
             host: b"host".to_vec(),
             user: (b"user".to_vec(), 0, 0),
-            labels: Vec::new(),
-            time: None,
-            exclude: Exclude::default(),
-            one_file_system: false,
-            ignore_inode: false,
-            ignore_ctime: false,
             parent: Parent::None,
             level: 1,
-            dry_run: false,
-            skip_if_unchanged: false,
             program: b"test".to_vec(),
+            ..backup::Options::new(vec![self.source()])
         };
         let problems = Collect::default();
         backup(&self.repo, &self.who, Box::new(SystemRng), &options, &problems, &Cancel::default()).unwrap();

@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use crate::chunker::{Chunker, Params, Table};
+use crate::compress::Level;
 use crate::crypto::rng::{Rng, SeededRng, draw};
 use crate::error::{Error, Result};
 use crate::format::blob::BlobKind;
@@ -76,6 +77,31 @@ pub struct Options {
     pub skip_if_unchanged: bool,
     /// Which program, e.g. `copal 0.1.0`.
     pub program: Vec<u8>,
+}
+
+impl Options {
+    /// Everything below `paths`, compared with the last snapshot of the same source, compressed at the usual level; nothing
+    /// recorded of host, user and program.
+    pub fn new(paths: Vec<PathBuf>) -> Self {
+        Self {
+            paths,
+            stream: Mutex::new(None),
+            as_path: None,
+            host: Vec::new(),
+            user: (Vec::new(), 0, 0),
+            labels: Vec::new(),
+            time: None,
+            exclude: Exclude::default(),
+            one_file_system: false,
+            ignore_inode: false,
+            ignore_ctime: false,
+            parent: Parent::Auto,
+            level: Level::Auto.zstd(),
+            dry_run: false,
+            skip_if_unchanged: false,
+            program: Vec::new(),
+        }
+    }
 }
 
 /// Which snapshot unchanged files are taken from.

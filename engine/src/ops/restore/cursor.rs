@@ -93,7 +93,7 @@ impl Cursor {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Arc;
 
     use super::*;
     use crate::chunker::Params;
@@ -101,7 +101,7 @@ mod tests {
     use crate::ops::backup::{self, Parent, backup};
     use crate::progress::{Cancel, Silent};
     use crate::repo::{self, Bridge};
-    use crate::source::exclude::Exclude;
+
     use crate::store::memory::Memory;
 
     /// A reader, and the tree of a stored directory of `count` files.
@@ -117,22 +117,10 @@ mod tests {
         let who = repo.identity(&mut rng).unwrap();
         let repo = Arc::new(repo);
         let options = backup::Options {
-            paths: vec![source],
-            stream: Mutex::new(None),
             as_path: Some("/d".into()),
-            host: Vec::new(),
-            user: (Vec::new(), 0, 0),
-            labels: Vec::new(),
-            time: None,
-            exclude: Exclude::default(),
-            one_file_system: false,
-            ignore_inode: false,
-            ignore_ctime: false,
             parent: Parent::None,
             level: 1,
-            dry_run: false,
-            skip_if_unchanged: false,
-            program: Vec::new(),
+            ..backup::Options::new(vec![source])
         };
         backup(&repo, &who, Box::new(SystemRng), &options, &Silent, &Cancel::default()).unwrap();
         let view = repo.view().unwrap();
