@@ -25,7 +25,7 @@ use crate::{secret, size};
 #[derive(Debug, Args)]
 pub(crate) struct InitArgs {
     /// Average size of chunks: a power of two from 64K to 4M
-    #[arg(long, value_name = "SIZE", value_parser = size::parse, default_value = "1M")]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse, default_value = "512K")]
     pub(crate) chunk_size: u64,
     /// Write a generated key to this file, instead of asking for a password
     #[arg(long, value_name = "FILE")]
