@@ -6,6 +6,7 @@
 mod adopt;
 pub mod base;
 pub mod bridge;
+mod condemned;
 pub mod fetch;
 mod identity;
 pub mod index;
