@@ -7,6 +7,7 @@
 mod bench;
 mod crashes;
 mod faults;
+mod init;
 mod prunes;
 mod races;
 mod shapes;
