@@ -129,9 +129,50 @@ impl Repository {
                 Err(e) => problems.push(damaged(key.as_str(), format!("this snapshot is left out: {e}"))),
             }
         }
-        removed(&snapshots, newest, &mut problems);
+        self.look_for_named(&mut snapshots, newest, &mut problems)?;
         snapshots.sort_by_key(|s| (s.graph.time, s.at));
         Ok((snapshots, problems))
+    }
+
+    /// Asks for each snapshot that somebody saw and that was not listed: it may have been committed while pages came in, or
+    /// be missing in a LIST. Adds a problem for each that is gone, or another one now.
+    fn look_for_named(
+        &self,
+        snapshots: &mut Vec<Snapshot>,
+        newest: &NewestBase,
+        problems: &mut Vec<Problem>,
+    ) -> Result<()> {
+        let mut asked = BTreeSet::new();
+        loop {
+            let mut new = named_and_absent(snapshots, newest);
+            new.retain(|s| asked.insert(*s));
+            if new.is_empty() {
+                break;
+            }
+            let stored = self.bridge.map(new, self.options.connections, |s| {
+                let (store, key) = (Arc::clone(&self.store), key(objects::snapshot(s.writer, s.session)));
+                async move {
+                    match store.get(&key, SNAPSHOT_BYTES_MAX).await {
+                        Ok(bytes) => Ok(Some((s, bytes))),
+                        Err(StoreError::NotFound { .. } | StoreError::Wrong { .. }) => Ok(None),
+                        Err(e) => Err(Error::from(e)),
+                    }
+                }
+            })?;
+            let read = |(s, bytes): (SnapshotRef, bytes::Bytes)| {
+                self.read_snapshot(s.writer, s.session, &bytes).ok().filter(|found| found.at == s)
+            };
+            snapshots.extend(stored.into_iter().flatten().filter_map(read));
+        }
+        for s in named_and_absent(snapshots, newest) {
+            let object = objects::snapshot(s.writer, s.session);
+            let known = problems.iter().any(|p| p.path.as_os_str() == object.as_str());
+            if !known {
+                let message = "this snapshot was here once and is gone: somebody removed or replaced it".into();
+                problems.push(Problem { kind: ProblemKind::Missing, path: object.into(), message });
+            }
+        }
+        Ok(())
     }
 
     fn is_tombstone(&self, object: &str, bytes: &[u8]) -> bool {
@@ -317,22 +358,13 @@ impl Repository {
     }
 }
 
-/// Adds a problem for each snapshot that somebody saw and that is gone or another one now.
-fn removed(snapshots: &[Snapshot], newest: &NewestBase, problems: &mut Vec<Problem>) {
-    let there: HashMap<_, _> = snapshots.iter().map(|s| ((s.at.writer, s.at.session), s.at.id)).collect();
+/// What the base or another snapshot names and is not among `snapshots`, sorted.
+fn named_and_absent(snapshots: &[Snapshot], newest: &NewestBase) -> Vec<SnapshotRef> {
+    let there: HashSet<SnapshotRef> = snapshots.iter().map(|s| s.at).collect();
     let named = snapshots.iter().flat_map(|s| s.graph.view.snapshots.iter()).chain(&newest.base.snapshots);
-    let gone: BTreeSet<&SnapshotRef> = named
-        .filter(|s| !newest.base.has_forgotten(s) && !newest.base.is_dead(s))
-        .filter(|s| there.get(&(s.writer, s.session)).is_none_or(|id| *id != s.id))
-        .collect();
-    for s in gone {
-        let object = objects::snapshot(s.writer, s.session);
-        let known = problems.iter().any(|p| p.path.as_os_str() == object.as_str());
-        if !known {
-            let message = "this snapshot was here once and is gone: somebody removed or replaced it".into();
-            problems.push(Problem { kind: ProblemKind::Missing, path: object.into(), message });
-        }
-    }
+    let given_up = |s: &&SnapshotRef| newest.base.has_forgotten(s) || newest.base.is_dead(s);
+    let gone: BTreeSet<SnapshotRef> = named.filter(|s| !there.contains(*s) && !given_up(s)).copied().collect();
+    gone.into_iter().collect()
 }
 
 /// Adds a segment; one whose parts do not fit together is a problem of its own and stops nobody.

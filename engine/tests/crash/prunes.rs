@@ -174,6 +174,8 @@ struct Hooked<F: Fn() + Send + Sync> {
     on: (Verb, &'static str),
     after: bool,
     act: Mutex<Option<F>>,
+    /// No LIST shows this key.
+    hidden: Option<Key>,
 }
 
 impl<F: Fn() + Send + Sync> std::fmt::Debug for Hooked<F> {
@@ -216,7 +218,9 @@ impl<F: Fn() + Send + Sync> Store for Hooked<F> {
     }
     async fn list(&self, prefix: &str, after: Option<&Key>) -> copal_engine::store::Result<Page> {
         self.hook(Verb::List, prefix, false);
-        self.inner.list(prefix, after).await
+        let mut page = self.inner.list(prefix, after).await?;
+        page.objects.retain(|l| Some(&l.key) != self.hidden.as_ref());
+        Ok(page)
     }
     async fn delete(&self, key: &Key) -> copal_engine::store::Result<()> {
         self.inner.delete(key).await
@@ -230,7 +234,7 @@ fn backup_hooked(
     act: impl Fn() + Send + Sync + 'static,
 ) -> Summary {
     let inner: Arc<dyn Store> = bench.record.clone();
-    let store = Arc::new(Hooked { inner, on, after, act: Mutex::new(Some(act)) });
+    let store = Arc::new(Hooked { inner, on, after, act: Mutex::new(Some(act)), hidden: None });
     let mut repo = bench.open_over(store.clone(), &bench.bundle, "owner").unwrap();
     let who = repo.identity(&mut *bench.rng()).unwrap();
     let opts = options(&bench.source());
@@ -458,4 +462,28 @@ fn a_pack_that_the_store_has_lost_is_stored_by_another_session() {
         bench.backup();
         same_content(&bench.restore_all()[0].1, &on_disk(&bench.source()), "lost");
     }
+}
+
+#[test]
+fn a_snapshot_that_a_list_misses_is_asked_for() {
+    let bench = small_bench();
+    bench.backup();
+    std::fs::write(bench.source().join("new"), b"new").unwrap();
+    bench.backup();
+    // The second names the first as part of its view: only the LIST does not show it, as when it came between two pages.
+    let first = bench.memory.snapshot().into_keys().find(|k| k.as_str().starts_with("snap/"));
+    assert_eq!(bench.view().1.snapshots.len(), 2);
+    let inner: Arc<dyn Store> = bench.record.clone();
+    let on = (Verb::Delete, "");
+    let store = |hidden| {
+        Arc::new(Hooked { inner: Arc::clone(&inner), on, after: false, act: Mutex::new(None::<fn()>), hidden })
+    };
+    let view = bench.open_over(store(first), &bench.bundle, "owner").unwrap().view().unwrap();
+    assert_eq!((view.snapshots.len(), view.problems), (2, Vec::new()));
+    // As with the newest epoch of the config.
+    let epochs = bench.repo().config().epoch;
+    assert!(epochs > 1);
+    let newest = Key::new(objects::config(epochs)).unwrap();
+    let repo = bench.open_over(store(Some(newest)), &bench.bundle, "owner").unwrap();
+    assert_eq!(repo.config().epoch, epochs);
 }
