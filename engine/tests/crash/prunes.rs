@@ -16,6 +16,7 @@ use copal_engine::format::gc::{Ack, At, Condemn, Kind, PackRef, Sweep, Tombstone
 use copal_engine::format::objects::{self, Parsed};
 use copal_engine::id::{PackId, SessionId, WriterId};
 use copal_engine::ops::backup::{Summary, backup};
+use copal_engine::ops::check;
 use copal_engine::progress::{Cancel, Problem, Progress, Silent};
 use copal_engine::repo::{Reader, Repository};
 use copal_engine::store::fault::{Effect, Rule};
@@ -486,4 +487,52 @@ fn a_snapshot_that_a_list_misses_is_asked_for() {
     let newest = Key::new(objects::config(epochs)).unwrap();
     let repo = bench.open_over(store(Some(newest)), &bench.bundle, "owner").unwrap();
     assert_eq!(repo.config().epoch, epochs);
+}
+
+#[test]
+fn rubbish_where_a_base_may_stand_is_found_and_stops_no_reader() {
+    for n in [1, 7, u64::MAX] {
+        let bench = small_bench();
+        bench.backup();
+        bench.put(objects::base(n), b"rubbish".to_vec());
+        let (_, view) = bench.view();
+        let [problem] = &view.problems[..] else { panic!("{:?}", view.problems) };
+        assert_eq!(problem.path, std::path::Path::new(&objects::base(n)));
+        let reader = Reader::new(Arc::new(bench.repo()), Arc::clone(&view.index), 8 << 20);
+        read_snapshot(&reader, &view.snapshots[0]).unwrap();
+        let opts = check::Options {
+            read: check::Read::Nothing,
+            max_age: None,
+            max_duration: None,
+            with_cache: false,
+            seed: 1,
+        };
+        let report = check::check(&Arc::new(bench.repo()), &opts, &Silent, &Cancel::default()).unwrap();
+        assert_eq!(report.findings.len(), 1, "{:?}", report.findings);
+        assert!(report.findings[0].object == objects::base(n), "{:?}", report.findings);
+        // Who writes must not overlook what a base has dropped.
+        let refused = bench.try_backup().0.unwrap_err().to_string();
+        assert!(refused.contains(&objects::base(n)) && refused.contains("remove that object"), "{refused}");
+        futures_now(bench.memory.delete(&Key::new(objects::base(n)).unwrap())).unwrap();
+        bench.backup();
+    }
+}
+
+#[test]
+fn a_damaged_newest_base_leaves_readers_the_one_before() {
+    let bench = small_bench();
+    bench.backup();
+    let (repo, newest) = (bench.repo(), bench.view().1.snapshots[0].at);
+    let base = |n, previous| {
+        let base = Base { previous, snapshots: vec![newest], ..Base::default() };
+        base.encode(repo.id(), n, repo.graph_keys(), SIGNED_BY_ROOT, &bench.root())
+    };
+    let first = base(1, None);
+    let mut second = base(2, Some(Base::hash(&first)));
+    *second.last_mut().unwrap() ^= 1;
+    bench.put(objects::base(1), first);
+    bench.put(objects::base(2), second);
+    let view = bench.view().1;
+    assert_eq!((view.base.n, view.problems.len()), (1, 1));
+    bench.try_backup().0.unwrap_err();
 }
