@@ -20,6 +20,7 @@ use copal_engine::ops::check;
 use copal_engine::progress::{Cancel, Problem, Progress, Silent};
 use copal_engine::repo::{Reader, Repository};
 use copal_engine::store::fault::{Effect, Rule};
+use copal_engine::store::grace::Grace;
 use copal_engine::store::{Key, Page, Store, Verb};
 
 use crate::bench::{Bench, change_source, make_source, noise, on_disk, options, read_snapshot, same_content, settle};
@@ -535,4 +536,30 @@ fn a_damaged_newest_base_leaves_readers_the_one_before() {
     let view = bench.view().1;
     assert_eq!((view.base.n, view.problems.len()), (1, 1));
     bench.try_backup().0.unwrap_err();
+}
+
+#[test]
+fn a_backup_that_is_interrupted_ends_soon_whatever_the_network_does() {
+    for verb in [Verb::Put, Verb::List, Verb::PutNew] {
+        let bench = Bench::new();
+        make_source(&bench.source(), true);
+        let cancel = Arc::new(Cancel::default());
+        let asked = Arc::clone(&cancel);
+        let store = Arc::new(Grace::new(bench.record.clone(), move || asked.is_canceled()));
+        let mut repo = bench.open_over(store, &bench.bundle, "owner").unwrap();
+        let who = repo.identity(&mut *bench.rng()).unwrap();
+        bench.fault.add(Rule::on(verb, "").effect(Effect::Delay(Duration::from_secs(600))));
+        let asking = std::thread::spawn({
+            let cancel = Arc::clone(&cancel);
+            move || {
+                std::thread::sleep(Duration::from_millis(700));
+                cancel.cancel();
+                Instant::now()
+            }
+        });
+        let done = backup(&Arc::new(repo), &who, bench.rng(), &options(&bench.source()), &Silent, &cancel);
+        let took = asking.join().unwrap().elapsed();
+        assert!(matches!(done, Err(Error::Interrupted)), "{done:?}");
+        assert!(took < Duration::from_secs(5), "{verb}: {took:?}");
+    }
 }

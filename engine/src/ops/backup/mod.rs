@@ -32,6 +32,7 @@ use crate::format::snapshot::{
     Counts, GraphPart, LABELS_MAX, NamesPart, PATHS_MAX, PROBLEMS_MAX, SnapshotKind, StoredProblem,
 };
 use crate::id::{BlobId, SnapshotId};
+use crate::ops::reason;
 use crate::progress::{Cancel, Problem, ProblemKind, Progress};
 use crate::repo::init::now;
 use crate::repo::session::{Session, Stored, Worker};
@@ -156,11 +157,11 @@ pub fn backup(
     let attempts = if options.stream.lock().expect("no panic while held").is_some() { 1 } else { ATTEMPTS };
     for _ in 1..attempts {
         match one_session(repo, who, &mut *rng, options, progress, cancel) {
-            Err(Error::Fenced(how)) => tracing::warn!("the backup starts over: {how}"),
-            done => return done,
+            Err(Error::Fenced(how)) if !cancel.is_canceled() => tracing::warn!("the backup starts over: {how}"),
+            done => return done.map_err(|e| reason(cancel, e)),
         }
     }
-    one_session(repo, who, &mut *rng, options, progress, cancel)
+    one_session(repo, who, &mut *rng, options, progress, cancel).map_err(|e| reason(cancel, e))
 }
 
 fn one_session(
