@@ -219,9 +219,11 @@ impl Session {
         graph.view.snapshots = unfolded.map(|s| s.at).collect();
 
         self.ledger.verify_stored()?;
-        if let Err(e) = self.repo.bridge.wait(self.condemned.look()) {
+        match self.repo.bridge.wait(self.condemned.look()) {
+            Ok(()) => {}
+            Err(e @ Error::TooNew(_)) => return Err(e),
             // Not acknowledged: a prune waits for the snapshot, or fences.
-            tracing::warn!("{e}");
+            Err(e) => tracing::warn!("it was not seen whether somebody prunes: {e}"),
         }
         self.failure.check().map_err(|e| self.failure.take().unwrap_or(e))?;
         let id = self.put_snapshot(&graph, &names)?;
@@ -391,8 +393,11 @@ async fn watch_over(condemned: Arc<Condemned>, failure: Arc<Failure>, writer: Wr
     let own = key(objects::snapshot(writer, session));
     loop {
         tokio::time::sleep(condemned.repository().options.watch).await;
-        if let Err(e) = condemned.look().await {
-            tracing::warn!("it was not seen whether somebody prunes: {e}");
+        match condemned.look().await {
+            Ok(()) => {}
+            // By rules that nobody knows here there may be no waiting for an ack.
+            Err(e @ Error::TooNew(_)) => return failure.note(e),
+            Err(e) => tracing::warn!("it was not seen whether somebody prunes: {e}"),
         }
         if condemned.repository().store.head(&own).await.is_ok() {
             return failure.note(Error::Fenced(FENCED.into()));

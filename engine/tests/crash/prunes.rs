@@ -454,6 +454,12 @@ fn what_cannot_be_understood_under_gc_stops_a_session_and_is_named() {
     bench.put("gc/0000000000000001.later".into(), Vec::new());
     let refused = bench.try_backup().0.unwrap_err();
     assert!(matches!(refused, Error::TooNew(_)), "{refused}");
+    // Also when it comes while a session is open.
+    let late = Key::new("gc/0000000000000001.later").unwrap();
+    futures_now(bench.memory.delete(&late)).unwrap();
+    let progress = at_entry(3, || bench.put(late.as_str().to_owned(), Vec::new()));
+    let refused = bench.process(&options(&bench.source()), &progress).unwrap_err();
+    assert!(matches!(refused, Error::TooNew(_)), "{refused}");
 }
 
 #[test]
