@@ -15,6 +15,7 @@ use copal_engine::format::slot::Lock;
 use copal_engine::progress::Cancel;
 use copal_engine::repo::{Bridge, Locked, Opener, Options, Reader, Repository, View};
 use copal_engine::store::cache::Cache;
+use copal_engine::store::grace::Grace;
 use copal_engine::store::s3::{self, S3Options, ServerEncryption};
 use copal_engine::store::url::Location;
 use copal_engine::store::{Store, limit::Caps, url};
@@ -131,7 +132,7 @@ impl Context {
         {
             return Err(Error::NoRepository { location: place.location.to_string() }.into());
         }
-        let store = self.bridge()?.wait(url::open(&place.location, &self.store_options()?))?;
+        let store = self.ending(self.bridge()?.wait(url::open(&place.location, &self.store_options()?))?);
         let directory = self.cache_dir().filter(|_| use_cache && matches!(place.location, Location::S3 { .. }));
         let Some(directory) = directory else { return Ok(store) };
         let name = copal_engine::id::hex(&copal_engine::crypto::hash::blake3(&[store.location().as_bytes()])[..16]);
@@ -146,7 +147,13 @@ impl Context {
 
     /// The store at `place`; a missing directory is made.
     pub(crate) fn create_store(&self, place: &Place) -> Result<Arc<dyn Store>> {
-        Ok(self.bridge()?.wait(url::create(&place.location, &self.store_options()?))?)
+        Ok(self.ending(self.bridge()?.wait(url::create(&place.location, &self.store_options()?))?))
+    }
+
+    /// Whose calls end soon after Ctrl-C.
+    fn ending(&self, store: Arc<dyn Store>) -> Arc<dyn Store> {
+        let cancel = Arc::clone(&self.cancel);
+        Arc::new(Grace::new(store, move || cancel.is_canceled()))
     }
 
     fn store_options(&self) -> Result<url::Options> {

@@ -1,7 +1,6 @@
 //! `init`, and the default repository that the first backup makes.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -9,9 +8,9 @@ use copal_engine::Error;
 use copal_engine::chunker::Params;
 use copal_engine::crypto::kdf::Argon2Params;
 use copal_engine::crypto::rng::SystemRng;
-use copal_engine::format::bundle::Role;
+use copal_engine::format::bundle::{Bundle, Role};
 use copal_engine::repo::key_admin::NewLock;
-use copal_engine::repo::{Repository, init};
+use copal_engine::repo::{Repository, init_keeping};
 use copal_engine::store::probe::Verdict;
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -56,12 +55,47 @@ pub(crate) fn run(context: &Context, args: &InitArgs) -> Result<Outcome> {
     let kdf = kdf_params(args.kdf_memory)?;
     let key = new_key(context, args, &place)?;
     refuse_existing_file(&key)?;
-    let (repo, verdict) =
-        init(context.create_store(&place)?, context.bridge()?.clone(), chunker, context.options(), &mut SystemRng)?;
-    keep_key(&repo, &key, kdf)?;
-    let code = if args.recovery_code { Some(add_recovery_code(&repo)?) } else { None };
+    let mut code = None;
+    let (repo, verdict) = make(context, &place, chunker, &key, |repo| {
+        keep_key(repo, &key, kdf)?;
+        code = if args.recovery_code { Some(add_recovery_code(repo)?) } else { None };
+        Ok(())
+    })?;
     tell(context, &place, &repo, &verdict, &key, code.as_deref())?;
     Ok(Outcome::Done)
+}
+
+/// Makes the repository once its key is kept.
+fn make(
+    context: &Context,
+    place: &Place,
+    chunker: Params,
+    key: &NewKey,
+    keep: impl FnOnce(&Repository) -> Result<()>,
+) -> Result<(Repository, Verdict)> {
+    let store = context.create_store(place)?;
+    let mut kept = false;
+    let keep = |repo: &Repository| {
+        keep(repo)?;
+        kept = true;
+        Ok(())
+    };
+    let made = init_keeping(store, context.bridge()?.clone(), chunker, context.options(), &mut SystemRng, keep);
+    let (NewKey::File(path), Err(e)) = (key, &made) else { return made };
+    if !kept {
+        return made;
+    }
+    if let Some(Error::RepositoryExists { .. }) = e.downcast_ref() {
+        // Somebody else was faster: this key opens nothing.
+        std::fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))?;
+        return made;
+    }
+    made.with_context(|| {
+        format!(
+            "it is unknown whether the repository was made; {} is its key. If `copal snapshots` finds no repository, remove that file and run init again",
+            path.display()
+        )
+    })
 }
 
 /// Argon2id with so many bytes.
@@ -90,16 +124,29 @@ fn new_key(context: &Context, args: &InitArgs, place: &Place) -> Result<NewKey> 
 fn refuse_existing_file(key: &NewKey) -> Result<()> {
     match key {
         NewKey::File(path) if path.symlink_metadata().is_ok() => Err(Error::Invalid(format!(
-            "{} is there already and is not replaced: it may be the only key of another repository. Move it away, or give another name",
-            path.display()
+            "{} is there already and is not replaced: {}. Move it away, or give another name",
+            path.display(),
+            what_it_may_be(path)
         ))
         .into()),
         _ => Ok(()),
     }
 }
 
+/// What stands where a new key file shall be written.
+fn what_it_may_be(path: &Path) -> String {
+    let bundle = std::fs::read_to_string(path).ok().and_then(|text| Bundle::from_text(&text).ok());
+    match bundle {
+        Some(bundle) => format!(
+            "it is the key of repository {}, perhaps the only one. If that one was never made, because its init was interrupted, it opens nothing and can be removed",
+            bundle.repository.short()
+        ),
+        None => "it is no whole key. If an init was interrupted while it wrote it, it can be removed".into(),
+    }
+}
+
 fn keep_key(repo: &Repository, key: &NewKey, kdf: Argon2Params) -> Result<()> {
-    let what = "the repository was made, and its key could not be kept: remove the repository and try again";
+    let what = "no repository was made, because its key could not be kept";
     match key {
         NewKey::File(path) => secret::write_bundle(path, repo.bundle()).context(what),
         NewKey::Password(password) => {
@@ -170,10 +217,8 @@ pub(crate) fn open_or_make_default(context: &Context) -> Result<Repository> {
         None => NewKey::File(context.key_file(&place)?.map_or_else(default_key_file, Ok)?),
     };
     refuse_existing_file(&key)?;
-    let store = context.create_store(&place)?;
-    let bridge = context.bridge()?.clone();
-    let (repo, _) = init(Arc::clone(&store), bridge, Params::DEFAULT, context.options(), &mut SystemRng)?;
-    keep_key(&repo, &key, Argon2Params::DEFAULT)?;
+    let keep = |repo: &Repository| keep_key(repo, &key, Argon2Params::DEFAULT);
+    let (repo, _) = make(context, &place, Params::DEFAULT, &key, keep)?;
     if let NewKey::File(path) = &key {
         context.out.warn(format!(
             "made the repository {} and its key {}; keep a copy of the key elsewhere, without it nothing can be read",

@@ -3,7 +3,7 @@
 
 use crate::crypto::hash;
 use crate::crypto::sign::{SIGNATURE_LEN, SigningKey, VerifyingKey};
-use crate::id::{ObjectHash, RepositoryId, SegmentId, SessionId, SnapshotId, WriterId};
+use crate::id::{ObjectHash, PackId, RepositoryId, SegmentId, SessionId, SnapshotId, WriterId};
 
 use super::codec::{Malformed, Reader, Result, Writer};
 use super::keys::{GraphKeys, SUITE};
@@ -17,6 +17,9 @@ const SIGNED: &str = "copal 1 base";
 pub const BASE_BYTES_MAX: u64 = 1 << 30;
 const SEGMENTS_MAX: usize = 1 << 20;
 const SNAPSHOTS_MAX: usize = 1 << 24;
+const PACKS_MAX: usize = 1 << 22;
+const WRITERS_MAX: usize = 65_536;
+const GENERATIONS_MAX: usize = 1 << 16;
 const HEAD: usize = 8 + 1 + 16 + 4;
 
 /// A segment that a base lists.
@@ -41,8 +44,20 @@ pub struct Base {
     pub previous: Option<ObjectHash>,
     /// All segments of the snapshots below, or merged ones that hold the same entries. Sorted.
     pub segments: Vec<SegmentRef>,
-    /// The snapshots whose segments are among those. Sorted.
+    /// The snapshots whose segments are among those, forgotten ones included until the floor passes them. Sorted.
     pub snapshots: Vec<SnapshotRef>,
+    /// Snapshots that were forgotten, as long as a kept one names them. Sorted.
+    pub forgotten: Vec<SnapshotRef>,
+    /// Packs that were given up and that a listed segment still mentions. Sorted.
+    pub dropped: Vec<PackId>,
+    /// Sessions of a writer below its number that are not among `snapshots` are dead. Sorted by writer.
+    pub floors: Vec<(WriterId, u64)>,
+    /// Sessions that a sweep has declared dead, until the floor passes them. Sorted.
+    pub dead: Vec<(WriterId, SessionId)>,
+    /// Generations that were executed: all that may still stand under `gc/`, and the highest ever. Sorted.
+    pub done: Vec<u64>,
+    /// All forgets up to this number are part of it; 0: none.
+    pub forgets: u64,
 }
 
 /// Id of the signer when it is ROOT itself.
@@ -58,7 +73,7 @@ impl Base {
         who: WriterId,
         signer: &SigningKey,
     ) -> Vec<u8> {
-        assert!(self.segments.is_sorted_by(|a, b| a < b) && self.snapshots.is_sorted_by(|a, b| a < b));
+        assert!(self.is_sorted());
         let mut text = Writer::new();
         text.option(self.previous, |w, h| {
             w.raw(h.as_bytes());
@@ -66,9 +81,24 @@ impl Base {
         text.list(&self.segments, |w, s| {
             w.raw(s.writer.as_bytes()).session(s.session).varint(s.n).raw(s.id.as_bytes()).varint(s.size);
         });
-        text.list(&self.snapshots, |w, s| {
-            w.raw(s.writer.as_bytes()).session(s.session).raw(s.id.as_bytes());
+        for snapshots in [&self.snapshots, &self.forgotten] {
+            text.list(snapshots, |w, s| {
+                w.raw(s.writer.as_bytes()).session(s.session).raw(s.id.as_bytes());
+            });
+        }
+        text.list(&self.dropped, |w, id| {
+            w.raw(id.as_bytes());
         });
+        text.list(&self.floors, |w, (writer, n)| {
+            w.raw(writer.as_bytes()).varint(*n);
+        });
+        text.list(&self.dead, |w, (writer, session)| {
+            w.raw(writer.as_bytes()).session(*session);
+        });
+        text.list(&self.done, |w, generation| {
+            w.varint(*generation);
+        });
+        text.varint(self.forgets);
         let mut text = text.finish();
         let around = HEAD + RECORD_OVERHEAD + SIGNATURE_LEN;
         text.resize(seal::padme((text.len() + around) as u64) as usize - around, 0);
@@ -123,17 +153,31 @@ impl Base {
                     size: r.varint()?,
                 })
             })?,
-            snapshots: r.list(SNAPSHOTS_MAX, 64, "snapshots", |r| {
-                Ok(SnapshotRef { writer: r.writer()?, session: r.session()?, id: SnapshotId::from_bytes(r.array()?) })
-            })?,
+            snapshots: r.list(SNAPSHOTS_MAX, 64, "snapshots", snapshot)?,
+            forgotten: r.list(SNAPSHOTS_MAX, 64, "forgotten snapshots", snapshot)?,
+            dropped: r.list(PACKS_MAX, 32, "dropped packs", |r| Ok(PackId::from_bytes(r.array()?)))?,
+            floors: r.list(WRITERS_MAX, 17, "floors", |r| Ok((r.writer()?, r.varint()?)))?,
+            dead: r.list(SNAPSHOTS_MAX, 32, "dead sessions", |r| Ok((r.writer()?, r.session()?)))?,
+            done: r.list(GENERATIONS_MAX, 1, "generations", Reader::varint)?,
+            forgets: r.varint()?,
         };
-        if !base.segments.is_sorted_by(|a, b| a < b) || !base.snapshots.is_sorted_by(|a, b| a < b) {
+        if !base.is_sorted() {
             return r.fail("its lists are not in order");
         }
         if r.rest().iter().any(|&b| b != 0) {
             return r.fail("padding is not as it must be");
         }
         Ok(base)
+    }
+
+    fn is_sorted(&self) -> bool {
+        self.segments.is_sorted_by(|a, b| a < b)
+            && self.snapshots.is_sorted_by(|a, b| a < b)
+            && self.forgotten.is_sorted_by(|a, b| a < b)
+            && self.dropped.is_sorted_by(|a, b| a < b)
+            && self.floors.is_sorted_by(|a, b| a.0 < b.0)
+            && self.dead.is_sorted_by(|a, b| a < b)
+            && self.done.is_sorted_by(|a, b| a < b)
     }
 
     /// BLAKE3 of stored bytes: the next base and views name it.
@@ -145,6 +189,27 @@ impl Base {
     pub fn holds(&self, snapshot: &SnapshotRef) -> bool {
         self.snapshots.binary_search(snapshot).is_ok()
     }
+
+    /// The number that sessions of `writer` must not be below; 0: any.
+    pub fn floor(&self, writer: WriterId) -> u64 {
+        self.floors.binary_search_by_key(&writer, |f| f.0).map_or(0, |at| self.floors[at].1)
+    }
+
+    /// Whether the session was given up: nothing that it committed counts (docs/protocol.md W8).
+    pub fn is_dead(&self, snapshot: &SnapshotRef) -> bool {
+        let (writer, session) = (snapshot.writer, snapshot.session);
+        let below = session.n < self.floor(writer) || self.dead.binary_search(&(writer, session)).is_ok();
+        below && !self.holds(snapshot)
+    }
+
+    /// Whether it was forgotten.
+    pub fn has_forgotten(&self, snapshot: &SnapshotRef) -> bool {
+        self.forgotten.binary_search(snapshot).is_ok()
+    }
+}
+
+fn snapshot(r: &mut Reader<'_>) -> Result<SnapshotRef> {
+    Ok(SnapshotRef { writer: r.writer()?, session: r.session()?, id: SnapshotId::from_bytes(r.array()?) })
 }
 
 #[cfg(test)]
@@ -162,7 +227,21 @@ mod tests {
             previous: Some(ObjectHash::from_bytes([7; 32])),
             segments: vec![SegmentRef { writer, session, n: 0, id: SegmentId::from_bytes([8; 32]), size: 9 }],
             snapshots: vec![SnapshotRef { writer, session, id: SnapshotId::from_bytes([10; 32]) }],
+            forgotten: vec![SnapshotRef { writer, session, id: SnapshotId::from_bytes([12; 32]) }],
+            dropped: vec![PackId::from_bytes([13; 32])],
+            floors: vec![(writer, 6)],
+            dead: vec![(writer, SessionId { n: 7, random: 1 })],
+            done: vec![1, 4],
+            forgets: 2,
         };
+        let at = |n, random, id| SnapshotRef {
+            writer,
+            session: SessionId { n, random },
+            id: SnapshotId::from_bytes([id; 32]),
+        };
+        assert!(!base.is_dead(&at(5, 6, 10)), "it is known");
+        assert!(base.is_dead(&at(5, 6, 11)) && base.is_dead(&at(3, 6, 10)) && base.is_dead(&at(7, 1, 10)));
+        assert!(!base.is_dead(&at(6, 0, 10)), "at the floor");
         let stored = base.encode(repository, 3, &keys, SIGNED_BY_ROOT, &signer);
         let read = |bytes: &[u8], n, key: Option<VerifyingKey>| Base::decode(bytes, repository, n, &keys, |_| key);
         assert_eq!(read(&stored, 3, Some(signer.verifying())), Ok(base));

@@ -5,6 +5,7 @@ pub mod blob;
 pub mod bundle;
 pub mod codec;
 pub mod config;
+pub mod gc;
 pub mod keys;
 pub mod meta;
 pub mod node;

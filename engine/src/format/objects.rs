@@ -52,6 +52,31 @@ pub fn verdict(n: u64) -> String {
     format!("check/{n:016x}")
 }
 
+/// `pin/<writer>/<session>.<generation>`.
+pub fn ack(writer: WriterId, session: SessionId, generation: u64) -> String {
+    format!("{}.{generation:016x}", pin(writer, session))
+}
+
+/// `gc/<generation>`.
+pub fn condemn(generation: u64) -> String {
+    format!("gc/{generation:016x}")
+}
+
+/// `gc/<generation>.fence`.
+pub fn fence(generation: u64) -> String {
+    format!("gc/{generation:016x}.fence")
+}
+
+/// `gc/<generation>.sweep`.
+pub fn sweep(generation: u64) -> String {
+    format!("gc/{generation:016x}.sweep")
+}
+
+/// `forget/<n>`.
+pub fn forget(n: u64) -> String {
+    format!("forget/{n:016x}")
+}
+
 /// A key taken apart; what is none of ours is `None` in [`parse`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Parsed {
@@ -71,6 +96,16 @@ pub enum Parsed {
     Pack(WriterId, SessionId, u64, PackId),
     /// `idx/…`
     Segment(WriterId, SessionId, u64, SegmentId),
+    /// `pin/….<generation>`
+    Ack(WriterId, SessionId, u64),
+    /// `gc/<generation>`
+    Condemn(u64),
+    /// `gc/<generation>.fence`
+    Fence(u64),
+    /// `gc/<generation>.sweep`
+    Sweep(u64),
+    /// `forget/…`
+    Forget(u64),
 }
 
 /// Takes a key apart.
@@ -85,7 +120,17 @@ pub fn parse(key: &str) -> Option<Parsed> {
         ["base", n] => Parsed::Base(parse_number(n).ok()?),
         ["check", n] => Parsed::Verdict(parse_number(n).ok()?),
         ["key", id] => Parsed::Slot(id.parse().ok()?),
-        ["pin", w, s] => Parsed::Pin(w.parse().ok()?, s.parse().ok()?),
+        ["pin", w, s] => match s.split_once('.') {
+            None => Parsed::Pin(w.parse().ok()?, s.parse().ok()?),
+            Some((s, generation)) => Parsed::Ack(w.parse().ok()?, s.parse().ok()?, parse_number(generation).ok()?),
+        },
+        ["gc", name] => match name.split_once('.') {
+            None => Parsed::Condemn(parse_number(name).ok()?),
+            Some((generation, "fence")) => Parsed::Fence(parse_number(generation).ok()?),
+            Some((generation, "sweep")) => Parsed::Sweep(parse_number(generation).ok()?),
+            Some(_) => return None,
+        },
+        ["forget", n] => Parsed::Forget(parse_number(n).ok()?),
         ["snap", w, s] => Parsed::Snapshot(w.parse().ok()?, s.parse().ok()?),
         ["pack", w, s, last] => {
             let (seq, id) = numbered(last)?;
@@ -124,12 +169,19 @@ mod tests {
                 segment(w, s, 8, SegmentId::from_bytes([3; 32])),
                 Parsed::Segment(w, s, 8, SegmentId::from_bytes([3; 32])),
             ),
+            (ack(w, s, 2), Parsed::Ack(w, s, 2)),
+            (condemn(4), Parsed::Condemn(4)),
+            (fence(4), Parsed::Fence(4)),
+            (sweep(4), Parsed::Sweep(4)),
+            (forget(5), Parsed::Forget(5)),
         ];
         for (text, parsed) in cases {
             assert_eq!(parse(&text), Some(parsed));
             assert!(Key::new(text.clone()).is_ok() && text.len() < KEY_BYTES_MAX / 2);
         }
-        for foreign in ["", "cfg/1", "pin/a/b", "pack/x", "cfg/0000000000000001/x", "probe/aa"] {
+        for foreign in
+            ["", "cfg/1", "pin/a/b", "pack/x", "cfg/0000000000000001/x", "probe/aa", "gc/1", "gc/0000000000000001.x"]
+        {
             assert_eq!(parse(foreign), None, "{foreign}");
         }
     }

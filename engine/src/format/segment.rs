@@ -1,5 +1,7 @@
 //! An index segment: which blobs a session's packs hold, sorted, in sealed pages (docs/format.md "Index segments").
 
+use std::collections::BTreeSet;
+
 use crate::crypto::hash;
 use crate::crypto::kem::Stanza;
 use crate::id::{BlobId, PackId, RepositoryId, SegmentId, SessionId, WriterId};
@@ -117,6 +119,10 @@ impl Segment {
         if !stanzas.is_sorted_by(|a, b| (a.writer, a.session) < (b.writer, b.session)) {
             return r.fail("stanzas are not sorted");
         }
+        let origins: BTreeSet<_> = packs.iter().flat_map(|p| &p.origins).map(|o| (o.writer, o.session)).collect();
+        if !stanzas.iter().map(|s| (s.writer, s.session)).eq(origins) {
+            return r.fail("its stanzas are not those of its packs' origins");
+        }
         Ok(Self { packs, stanzas, entries: Vec::new() })
     }
 
@@ -216,5 +222,38 @@ impl Segment {
     /// Id of stored bytes.
     pub fn id(stored: &[u8]) -> SegmentId {
         SegmentId::from_bytes(hash::blake3(&[stored]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::secret::Secret;
+    use crate::format::blob::Origin;
+
+    #[test]
+    fn stanzas_are_those_of_the_origins_and_no_others() {
+        let graph = GraphKeys::new(&Secret::from_bytes([1; 32]));
+        let writer = WriterId::from_bytes([2; 16]);
+        let run = |n| SessionId { n, random: 7 };
+        let origin = |n| Origin { writer, session: run(n), salt: [3; 32] };
+        let stanza = |n| {
+            let stanza = Stanza::from_bytes(&[n as u8; Stanza::LEN]);
+            SessionStanza { writer, session: run(n), stanza }
+        };
+        let pack = |n: u64, origins| {
+            let id = PackId::from_bytes([n as u8; 32]);
+            PackInfo { id, writer, session: run(n), seq: 0, size: 4000, origins }
+        };
+        let place = SegmentPlace { repository: RepositoryId::from_bytes([4; 32]), writer, session: run(1), n: 0 };
+        let read = |stanzas| {
+            let packs = vec![pack(1, vec![origin(1)]), pack(2, vec![origin(1), origin(3)])];
+            let stored = Segment { packs, stanzas, entries: Vec::new() }.encode(&place, &graph);
+            Segment::decode(&stored, &graph).map(drop).map_err(|e| e.to_string())
+        };
+        read(vec![stanza(1), stanza(3)]).unwrap();
+        for wrong in [vec![], vec![stanza(1)], vec![stanza(1), stanza(2), stanza(3)], vec![stanza(1), stanza(4)]] {
+            assert!(read(wrong).unwrap_err().contains("stanzas"));
+        }
     }
 }

@@ -7,3 +7,11 @@ pub mod find;
 pub mod restore;
 pub mod stats;
 pub mod vfs;
+
+use crate::error::Error;
+use crate::progress::Cancel;
+
+/// Why an operation failed: once it was asked to end, whatever broke off is because of that.
+fn reason(cancel: &Cancel, error: Error) -> Error {
+    if cancel.is_canceled() { Error::Interrupted } else { error }
+}

@@ -42,7 +42,9 @@ pub(super) fn adopt(
     if interrupted.is_empty() {
         return Ok(0);
     }
-    let listed: HashSet<PackId> = view.index.packs().map(|p| p.id).collect();
+    // A dropped one may stand again: a put that came late. Adopted it would be listed and yet in nobody's view (A3).
+    let listed = view.index.packs().map(|p| p.id).chain(view.base.base.dropped.iter().copied());
+    let listed: HashSet<PackId> = listed.collect();
     let mut adopted = 0;
     for session in interrupted {
         let prefix = format!("pack/{writer}/{session}/");
@@ -57,8 +59,7 @@ pub(super) fn adopt(
                 async move { examine(&repo, &signer, &l).await }
             })?;
             for Found { info, entries, stanza } in found.into_iter().flatten() {
-                ledger.adopt(info, entries, stanza)?;
-                adopted += 1;
+                adopted += u64::from(ledger.adopt(info, entries, stanza)?);
             }
         }
     }

@@ -15,8 +15,9 @@ use crate::format::objects::{self, Parsed};
 use crate::format::segment::{SEGMENT_BYTES_MAX, Segment, SegmentPlace};
 use crate::id::{ObjectHash, SessionId};
 use crate::progress::Problem;
-use crate::store::{StoreError, list_all};
+use crate::store::{Key, StoreError, list_all};
 
+use super::condemned;
 use super::open::{Repository, key};
 use super::session;
 use super::view::damaged;
@@ -37,6 +38,25 @@ pub struct NewestBase {
     pub hash: Option<ObjectHash>,
     /// What it says.
     pub base: Base,
+    /// What stands at higher numbers and is no base.
+    pub unreadable: Vec<Problem>,
+}
+
+impl NewestBase {
+    /// Fails if a base may have been overlooked: who reads only what is there can do without, who relies on what a base
+    /// says was dropped cannot.
+    pub fn whole(&self) -> Result<()> {
+        let Some(problem) = self.unreadable.first() else { return Ok(()) };
+        Err(Error::damaged(
+            problem.path.display().to_string(),
+            format!(
+                "{}. While it stands nothing is backed up, because it may be a base that says which packs were deleted, \
+                 and whose bytes were lost. If nobody has pruned or folded this repository since base {}, somebody else \
+                 put it there: remove that object from the store, then run copal check",
+                problem.message, self.n
+            ),
+        ))
+    }
 }
 
 impl Repository {
@@ -47,15 +67,38 @@ impl Repository {
             Some(Parsed::Base(n)) => Some(n),
             _ => None,
         });
-        let mut n = numbers.max().unwrap_or(0);
-        let mut newest = match n {
-            0 => NewestBase::default(),
-            n => self.read_base(n)?.ok_or_else(|| Error::damaged(objects::base(n), "it is listed and not there"))?,
-        };
-        while let Some(higher) = self.read_base(n + 1)? {
-            (n, newest) = (n + 1, higher);
+        let mut numbers: Vec<u64> = numbers.collect();
+        // In the order of a LIST; what it does not show yet follows.
+        let (mut newest, mut unreadable) = (NewestBase::default(), Vec::new());
+        let mut next = numbers.last().copied().unwrap_or(0).checked_add(1);
+        while let Some(n) = numbers.pop().filter(|_| newest.n == 0) {
+            match self.read_base(n) {
+                Ok(read) => newest = read.unwrap_or_default(),
+                Err(e) => unreadable.push(no_base(e)?),
+            }
         }
-        Ok(newest)
+        while let Some(n) = next {
+            match self.read_base(n) {
+                Ok(None) => break,
+                Ok(Some(higher)) => (newest, unreadable) = (higher, Vec::new()),
+                Err(e) => unreadable.push(no_base(e)?),
+            }
+            next = n.checked_add(1);
+        }
+        Ok(NewestBase { unreadable, ..newest })
+    }
+
+    /// The newest base, if there is one above `n`, or anything that may be one.
+    pub(super) fn base_above(&self, n: u64) -> Result<Option<NewestBase>> {
+        let listed = self.bridge.wait(list_all(self.store.as_ref(), "base/"))?;
+        let is_above = |key: &Key| matches!(objects::parse(key.as_str()), Some(Parsed::Base(m)) if m > n);
+        // Usually there is none, and what may be a large object is not read again.
+        let nothing_listed = !listed.iter().any(|l| is_above(&l.key));
+        let next = n.checked_add(1).filter(|_| nothing_listed);
+        if let Some(Ok(None)) = next.map(|n| self.read_base(n)) {
+            return Ok(None);
+        }
+        self.newest_base().map(Some)
     }
 
     pub(super) fn read_base(&self, n: u64) -> Result<Option<NewestBase>> {
@@ -63,16 +106,18 @@ impl Repository {
         let stored = match self.bridge.wait(self.store.get(&object, BASE_BYTES_MAX)) {
             Ok(stored) => stored,
             Err(StoreError::NotFound { .. }) => return Ok(None),
+            Err(StoreError::Wrong { how, .. }) => return Err(Error::damaged(object.as_str(), how)),
             Err(e) => return Err(e.into()),
         };
         let signer = |who| match self.config.member(who) {
             _ if who == SIGNED_BY_ROOT => Some(self.config.root),
-            Some(m) if m.maintainer && m.revoked.is_none() => Some(m.key),
+            // What was made before a revocation counts on.
+            Some(m) if m.maintainer && m.revoked.is_none_or(|r| n <= r.base) => Some(m.key),
             _ => None,
         };
         let base =
             Base::decode(&stored, self.id(), n, &self.graph, signer).map_err(Error::in_object(object.as_str()))?;
-        Ok(Some(NewestBase { n, hash: Some(Base::hash(&stored)), base }))
+        Ok(Some(NewestBase { n, hash: Some(Base::hash(&stored)), base, unreadable: Vec::new() }))
     }
 
     /// What is wrong with any base that is stored: each opens, and names the one before it if that is still there.
@@ -105,15 +150,18 @@ impl Repository {
             return Ok(None);
         }
         let newest = self.newest_base()?;
+        newest.whole()?;
         let (snapshots, problems) = self.snapshots_beside(&newest)?;
         let unfolded: Vec<_> = snapshots.iter().filter(|s| !newest.base.holds(&s.at)).collect();
         // What is damaged must not be folded away: a base would stop naming it.
         if unfolded.len() <= FOLD_ABOVE || !problems.is_empty() {
             return Ok(None);
         }
-        let (session, _) = session::next_session(self, who.id, rng)?;
+        if condemned::is_pruned(self)? {
+            return Ok(None);
+        }
+        let (session, _) = session::next_session(self, who.id, newest.base.floor(who.id), rng)?;
         session::put_pin(self, who.id, session)?;
-        session::refuse_maintenance(self.store.as_ref(), self)?;
 
         let mut merge = Merge { repo: self, who, session, kept: Vec::new(), open: Segment::default() };
         let own = unfolded
@@ -139,14 +187,28 @@ impl Repository {
         let mut known = newest.base.snapshots.clone();
         known.extend(unfolded.iter().map(|s| s.at));
         known.sort_unstable();
-        let next = Base { previous: newest.hash, segments, snapshots: known };
+        let next = Base { previous: newest.hash, segments, snapshots: known, ..newest.base };
         let n = newest.n + 1;
         let stored = next.encode(self.id(), n, &self.graph, SIGNED_BY_ROOT, &self.root("fold")?);
+        // A prune may have ended this session meanwhile (F5).
+        match self.bridge.wait(self.store.head(&key(objects::snapshot(who.id, session)))) {
+            Err(StoreError::NotFound { .. }) => {}
+            Ok(_) => return Ok(None),
+            Err(e) => return Err(e.into()),
+        }
         match self.bridge.wait(self.store.put_new(&key(objects::base(n)), stored.into())) {
             Ok(()) => Ok(Some(n)),
             Err(StoreError::Exists { .. }) => Ok(None),
             Err(e) => Err(e.into()),
         }
+    }
+}
+
+/// What stands where a base should and is none; other errors are errors.
+fn no_base(error: Error) -> Result<Problem> {
+    match error {
+        Error::Damaged { object, how } => Ok(damaged(&object, how)),
+        other => Err(other),
     }
 }
 

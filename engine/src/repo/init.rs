@@ -10,7 +10,7 @@ use crate::crypto::secret::Secret;
 use crate::crypto::sign::SigningKey;
 use crate::error::{Error, Result};
 use crate::format::bundle::{Bundle, Role};
-use crate::format::config::{ChunkerParams, Config, Recipient, StoreVerdict};
+use crate::format::config::{CONFIG_BYTES_MAX, ChunkerParams, Config, Recipient, StoreVerdict};
 use crate::format::keys::Domain;
 use crate::format::node::Timestamp;
 use crate::format::objects;
@@ -26,10 +26,7 @@ pub fn now() -> Timestamp {
     Timestamp { secs: since.as_secs() as i64, nanos: since.subsec_nanos() }
 }
 
-/// Makes a repository in `store`, and opens it as its owner. Nothing wraps the owner's bundle yet: the caller stores it
-/// in a slot or a file **before** it backs up anything.
-///
-/// The store is probed first; what it was found to hold to is stored and returned.
+/// As [`init_keeping`], for who has a place for the bundle already or needs none.
 pub fn init(
     store: Arc<dyn Store>,
     bridge: Bridge,
@@ -37,22 +34,63 @@ pub fn init(
     options: Options,
     rng: &mut dyn Rng,
 ) -> Result<(Repository, probe::Verdict)> {
+    init_keeping(store, bridge, chunker, options, rng, |_| Ok(()))
+}
+
+/// Makes a repository in `store`, and opens it as its owner.
+///
+/// `keep` stores the owner's bundle, in a slot or a file, durably: only then the config is created, and with it the
+/// repository. A crash before that leaves a key that opens nothing, and never a repository without a key. Slots that such a
+/// crash has left are removed by the next call.
+///
+/// The store is probed first; what it was found to hold to is stored and returned. [`Error::RepositoryExists`]: somebody else
+/// has made one, and what `keep` stored opens nothing.
+pub fn init_keeping<E: From<Error>>(
+    store: Arc<dyn Store>,
+    bridge: Bridge,
+    chunker: Params,
+    options: Options,
+    rng: &mut dyn Rng,
+    keep: impl FnOnce(&Repository) -> Result<(), E>,
+) -> Result<(Repository, probe::Verdict), E> {
     let exists = |store: &dyn Store| Error::RepositoryExists { location: store.location() };
-    if !bridge.wait(list_all(store.as_ref(), "cfg/"))?.is_empty() {
-        return Err(exists(store.as_ref()));
+    if !bridge.wait(list_all(store.as_ref(), "cfg/")).map_err(Error::from)?.is_empty() {
+        return Err(exists(store.as_ref()).into());
     }
-    let verdict = bridge.wait(probe::probe(store.as_ref(), 4, 8))?;
+    let verdict = bridge.wait(probe::probe(store.as_ref(), 4, 8)).map_err(Error::from)?;
     let bundle = draw_owner(rng);
     let config = first_config(&bundle, chunker, &verdict);
     let root = SigningKey::from_seed(bundle.root_seed.clone().expect("an owner's"));
     let stored = config.encode(&root);
     let hash = Config::hash(&stored);
-    match bridge.wait(store.put_new(&key(objects::config(1)), stored.into())) {
+    let repo = Repository::new(Arc::clone(&store), bridge.clone(), bundle, config, hash, options)?;
+    keep(&repo)?;
+    let object = key(objects::config(1));
+    match bridge.wait(store.put_new(&object, stored.clone().into())) {
         Ok(()) => {}
-        Err(StoreError::Exists { .. }) => return Err(exists(store.as_ref())),
-        Err(e) => return Err(e.into()),
+        // The answer to the own put may have been lost, and the put repeated.
+        Err(StoreError::Exists { .. }) => match bridge.wait(store.get(&object, CONFIG_BYTES_MAX)) {
+            Ok(there) if there == stored => {}
+            _ => return Err(exists(store.as_ref()).into()),
+        },
+        Err(e) => return Err(Error::from(e).into()),
     }
-    Ok((Repository::new(store, bridge, bundle, config, hash, options)?, verdict))
+    if let Err(e) = remove_orphans(&repo) {
+        tracing::warn!("key slots that an interrupted init has left stay: {e}");
+    }
+    Ok((repo, verdict))
+}
+
+/// Removes slots of repositories that were never made: an `init` was cut off before its config, or was slower than this one.
+/// Where a create-only put proves nothing, the other one might yet count: then they stay.
+fn remove_orphans(repo: &Repository) -> Result<()> {
+    if repo.config().store.create_only != 2 {
+        return Ok(());
+    }
+    for slot in repo.slots()?.iter().filter(|slot| slot.repository != repo.id()) {
+        repo.bridge.wait(repo.store.delete(&key(objects::slot(slot.id))))?;
+    }
+    Ok(())
 }
 
 fn draw_owner(rng: &mut dyn Rng) -> Bundle {

@@ -111,9 +111,11 @@ impl Repository {
             None => sessions.last().copied(),
             Some(n) => sessions.into_iter().rfind(|s| s.n <= n),
         };
+        // Bases that it has signed so far count on.
+        let base = self.newest_base()?.n;
         self.change_config("revoke a writer", |config| {
             let member = config.members.iter_mut().find(|m| m.id == id).expect("looked up before");
-            member.revoked = Some(Revocation { base: 0, last });
+            member.revoked = Some(Revocation { base, last });
             Ok(())
         })?;
         Ok(last)

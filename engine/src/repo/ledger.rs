@@ -8,12 +8,13 @@ use crate::error::{Error, Result};
 use crate::format::blob::{BlobKind, Entry, PackInfo};
 use crate::format::objects;
 use crate::format::segment::{Segment, SegmentPlace, SessionStanza};
-use crate::id::{SegmentId, SessionId, WriterId};
+use crate::id::{PackId, SegmentId, SessionId, WriterId};
 use crate::store::{StoreError, list_all};
 
+use super::condemned::Condemned;
 use super::index::Index;
 use super::open::{Repository, key};
-use super::packer::{Failure, OnDurable, SMALL_SESSION, SessionKeys};
+use super::packer::{OnDurable, SMALL_SESSION, SessionKeys};
 
 /// Entries that wait for a segment before one is written: about 9 MB of heap.
 const SEGMENT_ENTRIES: usize = 128 << 10;
@@ -44,7 +45,7 @@ pub(super) struct Ledger {
     /// Of this session, and of those whose packs were adopted.
     stanzas: Mutex<BTreeMap<(WriterId, SessionId), Stanza>>,
     book: Mutex<Book>,
-    failure: Arc<Failure>,
+    condemned: Arc<Condemned>,
 }
 
 #[derive(Default)]
@@ -59,6 +60,10 @@ struct Book {
 }
 
 impl OnDurable for Ledger {
+    fn leaves(&self, pack: PackId) {
+        self.condemned.writes(pack);
+    }
+
     fn durable(&self, pack: PackInfo, entries: Vec<Entry>) -> Result<()> {
         self.index.publish(pack.clone(), &entries)?;
         let mut book = self.book();
@@ -83,7 +88,12 @@ impl Book {
 }
 
 impl Ledger {
-    pub(super) fn new(repo: &Arc<Repository>, keys: &SessionKeys, index: Arc<Index>, failure: Arc<Failure>) -> Self {
+    pub(super) fn new(
+        repo: &Arc<Repository>,
+        keys: &SessionKeys,
+        index: Arc<Index>,
+        condemned: Arc<Condemned>,
+    ) -> Self {
         let stanzas = BTreeMap::from([((keys.writer, keys.session), keys.stanza.clone())]);
         Self {
             repo: Arc::clone(repo),
@@ -92,7 +102,7 @@ impl Ledger {
             session: keys.session,
             stanzas: Mutex::new(stanzas),
             book: Mutex::default(),
-            failure,
+            condemned,
         }
     }
 
@@ -100,8 +110,11 @@ impl Ledger {
         self.book.lock().expect("no panic while held")
     }
 
-    /// Takes over a pack of an interrupted session: from now on its blobs are stored.
-    pub(super) fn adopt(&self, pack: PackInfo, entries: Vec<Entry>, stanza: Stanza) -> Result<()> {
+    /// Takes over a pack of an interrupted session: from now on its blobs are stored. Not if it is condemned.
+    pub(super) fn adopt(&self, pack: PackInfo, entries: Vec<Entry>, stanza: Stanza) -> Result<bool> {
+        if !self.condemned.adopts(pack.id) {
+            return Ok(false);
+        }
         self.index.publish(pack.clone(), &entries)?;
         let mut stanzas = self.stanzas.lock().expect("no panic while held");
         for origin in &pack.origins {
@@ -109,11 +122,10 @@ impl Ledger {
         }
         drop(stanzas);
         let full = self.book().enter(pack, entries);
-        if full { self.write_segment() } else { Ok(()) }
-    }
-
-    pub(super) fn poison(&self, error: Error) {
-        self.failure.note(error);
+        if full {
+            self.write_segment()?;
+        }
+        Ok(true)
     }
 
     /// Whether the snapshot would rely on nothing that this session stored or adopted.
@@ -205,10 +217,7 @@ impl Ledger {
                 None => self.size_of(&object)?,
             };
             if found != size {
-                return Err(Error::damaged(
-                    object,
-                    format!("it has {found} bytes in the store, {size} were written; run the backup again"),
-                ));
+                return Err(lost(&object, &format!("has {found} bytes in the store where {size} were written")));
             }
         }
         Ok(())
@@ -217,10 +226,13 @@ impl Ledger {
     /// Asks for what a LIST does not show: a LIST may lag behind, where the object is not lost.
     fn size_of(&self, object: &str) -> Result<u64> {
         match self.repo.bridge.wait(self.repo.store.head(&key(object.to_owned()))) {
-            Err(StoreError::NotFound { .. }) => {
-                Err(Error::damaged(object, "it was written and is not in the store; run the backup again"))
-            }
+            Err(StoreError::NotFound { .. }) => Err(lost(object, "was written and is not in the store")),
             answer => Ok(answer?),
         }
     }
+}
+
+/// Nothing in memory can be put again: the next session adopts what stands, and stores the rest anew.
+fn lost(object: &str, how: &str) -> Error {
+    Error::Fenced(format!("{object} {how}; run the backup again, what stands is used"))
 }

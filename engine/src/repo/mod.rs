@@ -6,6 +6,7 @@
 mod adopt;
 pub mod base;
 pub mod bridge;
+mod condemned;
 pub mod fetch;
 mod identity;
 pub mod index;
@@ -22,7 +23,7 @@ pub mod view;
 pub mod walk;
 
 pub use bridge::Bridge;
-pub use init::init;
+pub use init::{init, init_keeping};
 pub use open::{Locked, Opener, Options, Repository};
 pub use reader::Reader;
 pub use session::Session;

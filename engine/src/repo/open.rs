@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use crate::crypto::kdf;
 use crate::crypto::kem::ReadSecret;
@@ -36,10 +37,12 @@ pub struct Options {
     pub threads: usize,
     /// Calls of the store at once.
     pub connections: usize,
+    /// How often an open session looks whether somebody prunes; a prune waits a minute for it.
+    pub watch: Duration,
 }
 
 impl Options {
-    /// Usual ones, with local things below `local`: 128 MiB, a thread for each core, 16 connections.
+    /// Usual ones, with local things below `local`: 128 MiB, a thread for each core, 16 connections, a look every 10 s.
     pub fn new(local: impl Into<PathBuf>) -> Self {
         let local = local.into();
         Self {
@@ -48,6 +51,7 @@ impl Options {
             memory: 128 << 20,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             connections: 16,
+            watch: Duration::from_secs(10),
         }
     }
 }
@@ -67,7 +71,7 @@ pub struct Locked {
     store: Arc<dyn Store>,
     bridge: Bridge,
     /// All epochs of the config, by number.
-    epochs: Vec<(u64, Vec<u8>)>,
+    epochs: Epochs,
     repository: RepositoryId,
 }
 
@@ -169,19 +173,42 @@ fn is_newer(a: Option<usize>, b: Option<usize>) -> bool {
     a.unwrap_or(usize::MAX) < b.unwrap_or(usize::MAX)
 }
 
-fn read_epochs(store: &Arc<dyn Store>, bridge: &Bridge) -> Result<Vec<(u64, Vec<u8>)>> {
-    let listed = bridge.wait(list_all(store.as_ref(), "cfg/"))?;
-    let jobs: Vec<(u64, Key)> = listed
-        .into_iter()
-        .filter_map(|l| match objects::parse(l.key.as_str()) {
-            Some(Parsed::Config(epoch)) => Some((epoch, l.key)),
-            _ => None,
-        })
-        .collect();
-    bridge.map(jobs, 8, |(epoch, key)| {
-        let store = Arc::clone(store);
-        async move { Ok((epoch, store.get(&key, CONFIG_BYTES_MAX).await?.to_vec())) }
-    })
+type Epochs = Vec<(u64, Vec<u8>)>;
+
+/// All epochs that a LIST shows, and then as far as a GET finds a higher one: a LIST may lag.
+async fn fetch_epochs(store: &Arc<dyn Store>) -> Result<Epochs> {
+    let mut epochs = Epochs::new();
+    for batch in list_all(store.as_ref(), "cfg/").await?.chunks(8) {
+        let mut reading = tokio::task::JoinSet::new();
+        for l in batch {
+            if let Some(Parsed::Config(epoch)) = objects::parse(l.key.as_str()) {
+                let (store, key) = (Arc::clone(store), l.key.clone());
+                reading.spawn(async move { (epoch, store.get(&key, CONFIG_BYTES_MAX).await) });
+            }
+        }
+        for (epoch, stored) in reading.join_all().await {
+            epochs.push((epoch, stored?.to_vec()));
+        }
+    }
+    epochs.sort_unstable_by_key(|(epoch, _)| *epoch);
+    // Where no repository shows, none is looked for by number.
+    while let Some(next) = epochs.last().and_then(|(epoch, _)| epoch.checked_add(1)) {
+        match store.get(&key(objects::config(next)), CONFIG_BYTES_MAX).await {
+            Ok(stored) => epochs.push((next, stored.to_vec())),
+            Err(StoreError::NotFound { .. }) => break,
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(epochs)
+}
+
+fn read_epochs(store: &Arc<dyn Store>, bridge: &Bridge) -> Result<Epochs> {
+    bridge.wait(fetch_epochs(store))
+}
+
+/// The config as it stands now.
+pub(super) async fn current_config(store: &Arc<dyn Store>, bundle: &Bundle) -> Result<Config> {
+    Ok(verify_epochs(&fetch_epochs(store).await?, bundle)?.0)
 }
 
 fn read_slots(store: &Arc<dyn Store>, bridge: &Bridge) -> Result<Vec<Slot>> {

@@ -40,6 +40,9 @@ const PACK_BLOBS: usize = 128 << 10;
 
 /// Told of each pack once it is durable.
 pub trait OnDurable: Send + Sync {
+    /// This pack is about to be stored.
+    fn leaves(&self, pack: PackId);
+
     /// The pack, and where its blobs lie.
     fn durable(&self, pack: PackInfo, entries: Vec<Entry>) -> Result<()>;
 }
@@ -306,6 +309,7 @@ impl Packer {
     }
 
     fn upload(&self, info: PackInfo, entries: Vec<Entry>, bytes: Vec<u8>, permit: OwnedSemaphorePermit) {
+        self.on_durable.leaves(info.id);
         let store = Arc::clone(&self.repo.store);
         let object = key(objects::pack(info.writer, info.session, info.seq, info.id));
         let (on_durable, failure, permits) =

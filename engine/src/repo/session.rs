@@ -4,7 +4,6 @@
 //! leaves garbage and no damage. Only the snapshot makes anything count.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::crypto::hash;
 use crate::crypto::kem;
@@ -19,10 +18,11 @@ use crate::format::keys::{ContentIds, SessionSecret, blob_id};
 use crate::format::objects::{self, Parsed};
 use crate::format::pin::Pin;
 use crate::format::seal::FrameSealer;
-use crate::format::snapshot::{self, GraphPart, NamesPart, SNAPSHOT_BYTES_MAX, SnapshotKind};
+use crate::format::snapshot::{self, GraphPart, NamesPart, SNAPSHOT_BYTES_MAX, SnapshotKind, SnapshotRef};
 use crate::id::{BlobId, SessionId, SnapshotId, WriterId};
-use crate::store::{Key, Store, StoreError, list_all};
+use crate::store::{Key, StoreError, list_all};
 
+use super::condemned::Condemned;
 use super::index::Claim;
 use super::ledger::Ledger;
 use super::open::{Repository, key};
@@ -37,8 +37,8 @@ pub const GROUPED_UNDER: usize = 64 << 10;
 const GROUP_BYTES: usize = 1 << 20;
 const FENCED: &str =
     "maintenance has ended this session because it seemed dead; run the backup again, what it stored is used";
-/// How often the watch looks for maintenance.
-const WATCH: Duration = Duration::from_secs(10);
+/// Sessions that give way to a floor before one is given up.
+const GIVE_WAY_MAX: usize = 8;
 
 /// An open session.
 pub struct Session {
@@ -48,47 +48,86 @@ pub struct Session {
     packer: Packer,
     ledger: Arc<Ledger>,
     failure: Arc<Failure>,
-    watch: tokio::task::JoinHandle<()>,
+    condemned: Arc<Condemned>,
+    _watch: Watch,
     level: i32,
     dry: bool,
 }
 
-impl Drop for Session {
+/// The task of [`watch`], ended with the session.
+struct Watch(Option<tokio::task::JoinHandle<()>>);
+
+impl Drop for Watch {
     fn drop(&mut self) {
-        self.watch.abort();
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
     }
 }
 
+/// A session, or the floor that it has to give way to.
+enum Opened {
+    Session(Box<Session>),
+    Below(u64),
+}
+
 impl Session {
-    /// Opens a session: pin, then the view (W1, W2).
+    /// Opens a session: pin, gc, then the view (W1, W2).
     ///
     /// `dry`: writes nothing at all; blobs are claimed and counted as if.
-    pub fn begin(repo: Arc<Repository>, who: &Identity, level: i32, dry: bool, mut rng: Box<dyn Rng>) -> Result<Self> {
+    pub fn begin(repo: Arc<Repository>, who: &Identity, level: i32, dry: bool, rng: Box<dyn Rng>) -> Result<Self> {
         repo.may(Use::Write, "back up")?;
-        let (id, earlier) = next_session(&repo, who.id, &mut *rng)?;
-        let random = Secret::random(&mut *rng);
-        let now = super::init::now();
-        let nanos = (now.secs as u128) * 1_000_000_000 + u128::from(now.nanos);
-        let secret = SessionSecret::draw(&random, &who.seed, who.id, id, nanos);
-        let stanza = kem::seal_to(repo.config.recipient(), &mut *rng, "copal 1 session", &secret.0);
-        let signer = SigningKey::from_seed(who.seed.clone());
-        let keys = SessionKeys { writer: who.id, session: id, signer, secret, stanza };
+        let (mut floor, mut rng) = (0, Some(rng));
+        for _ in 0..GIVE_WAY_MAX {
+            match Self::open(&repo, who, (level, dry, floor), &mut rng)? {
+                Opened::Session(session) => return Ok(*session),
+                Opened::Below(higher) => floor = higher,
+            }
+        }
+        Err(Error::Busy("somebody raises the floor of this writer faster than it can begin; try again later".into()))
+    }
 
+    fn open(
+        repo: &Arc<Repository>,
+        who: &Identity,
+        (level, dry, floor): (i32, bool, u64),
+        rng: &mut Option<Box<dyn Rng>>,
+    ) -> Result<Opened> {
+        let mut own = rng.take().expect("put back by who gives way");
+        let (keys, earlier) = draw_session(repo, who, floor, &mut *own)?;
+        let (id, repo) = (keys.session, Arc::clone(repo));
         if !dry {
             put_pin(&repo, who.id, id)?;
         }
-        refuse_maintenance(repo.store.as_ref(), &repo)?;
-        let view = repo.view()?;
-
         let failure = Arc::<Failure>::default();
-        let ledger = Arc::new(Ledger::new(&repo, &keys, Arc::clone(&view.index), Arc::clone(&failure)));
+        let condemned = Arc::new(Condemned::new(&repo, who.id, id, &keys.signer));
+        let proposed = condemned.open()?;
+        if id.n < proposed {
+            *rng = Some(own);
+            return Ok(Opened::Below(proposed));
+        }
+        let mut watch = Watch(None);
+        if !dry {
+            repo.bridge.wait(condemned.acknowledge())?;
+            watch.0 = Some(repo.bridge.spawn(watch_over(Arc::clone(&condemned), Arc::clone(&failure), who.id, id)));
+        }
+        let view = repo.view()?;
+        view.base.whole()?;
+        let standing = view.base.base.floor(who.id);
+        if id.n < standing {
+            *rng = Some(own);
+            return Ok(Opened::Below(standing));
+        }
+        condemned.reuse_from(&view.index);
+        let (index, for_ledger) = (Arc::clone(&view.index), Arc::clone(&condemned));
+        let ledger = Arc::new(Ledger::new(&repo, &keys, index, for_ledger));
         if !dry {
             let interrupted = interrupted(&earlier, who.id, &view);
             super::adopt::adopt(&repo, who.id, &keys.signer.verifying(), &interrupted, &view, &ledger)?;
         }
-        let packer = Packer::new(Arc::clone(&repo), &keys, rng, ledger.clone(), Arc::clone(&failure));
-        let watch = repo.bridge.spawn(watch(Arc::clone(&repo), who.id, id, Arc::clone(&ledger)));
-        Ok(Self { repo, keys, view, packer, ledger, failure, watch, level, dry })
+        let packer = Packer::new(Arc::clone(&repo), &keys, own, ledger.clone(), Arc::clone(&failure));
+        let session = Self { repo, keys, view, packer, ledger, failure, condemned, _watch: watch, level, dry };
+        Ok(Opened::Session(Box::new(session)))
     }
 
     /// The state that it saw.
@@ -145,10 +184,12 @@ impl Session {
 
     /// Whether a blob is in the view or was stored by this session (W3): only then may it be referenced.
     pub fn has(&self, id: &BlobId) -> bool {
-        self.view.index.contains(id)
+        self.view.index.reuse(id)
     }
 
     /// Makes everything durable and commits the snapshot (W5, W6). All workers are done and flushed.
+    ///
+    /// [`Error::Fenced`]: no snapshot was made and a new session has to start over; it adopts what this one stored.
     ///
     /// `graph` comes without what the session knows itself (view, segments, packs, inline entries).
     /// A dry session commits nothing and has no id.
@@ -178,9 +219,33 @@ impl Session {
         graph.view.snapshots = unfolded.map(|s| s.at).collect();
 
         self.ledger.verify_stored()?;
-        refuse_maintenance(self.repo.store.as_ref(), &self.repo)?;
+        match self.repo.bridge.wait(self.condemned.look()) {
+            Ok(()) => {}
+            Err(e @ Error::TooNew(_)) => return Err(e),
+            // Not acknowledged: a prune waits for the snapshot, or fences.
+            Err(e) => tracing::warn!("it was not seen whether somebody prunes: {e}"),
+        }
+        self.failure.check().map_err(|e| self.failure.take().unwrap_or(e))?;
         let id = self.put_snapshot(&graph, &names)?;
+        self.confirm(id)?;
         Ok((Some(id), stored))
+    }
+
+    /// Whether a base that was made meanwhile has declared the session dead (W6d). Unless that is known to be false the
+    /// snapshot is not reported.
+    fn confirm(&self, id: SnapshotId) -> Result<()> {
+        let at = SnapshotRef { writer: self.keys.writer, session: self.keys.session, id };
+        let mut newer = self.repo.base_above(self.view.base.n);
+        for _ in 0..2 {
+            if newer.is_err() {
+                newer = self.repo.base_above(self.view.base.n);
+            }
+        }
+        match newer? {
+            Some(base) if base.base.is_dead(&at) => Err(Error::Fenced(FENCED.into())),
+            Some(base) => base.whole(),
+            None => Ok(()),
+        }
     }
 
     fn put_snapshot(&self, graph: &GraphPart, names: &NamesPart) -> Result<SnapshotId> {
@@ -250,13 +315,31 @@ impl Session {
     }
 }
 
-/// 1 + the writer's highest number in pin/ and snap/; and the sessions that have a pin.
+/// The keys of a new session, and the earlier ones that have a pin.
+fn draw_session(
+    repo: &Repository,
+    who: &Identity,
+    floor: u64,
+    rng: &mut dyn Rng,
+) -> Result<(SessionKeys, Vec<SessionId>)> {
+    let (session, earlier) = next_session(repo, who.id, floor, rng)?;
+    let random = Secret::random(rng);
+    let now = super::init::now();
+    let nanos = (now.secs as u128) * 1_000_000_000 + u128::from(now.nanos);
+    let secret = SessionSecret::draw(&random, &who.seed, who.id, session, nanos);
+    let stanza = kem::seal_to(repo.config.recipient(), rng, "copal 1 session", &secret.0);
+    let signer = SigningKey::from_seed(who.seed.clone());
+    Ok((SessionKeys { writer: who.id, session, signer, secret, stanza }, earlier))
+}
+
+/// 1 + the writer's highest number in pin/ and snap/, and not below `floor`; and the sessions that have a pin.
 pub(super) fn next_session(
     repo: &Repository,
     writer: WriterId,
+    floor: u64,
     rng: &mut dyn Rng,
 ) -> Result<(SessionId, Vec<SessionId>)> {
-    let mut highest = 0;
+    let mut highest = floor.saturating_sub(1);
     let mut pinned = Vec::new();
     for kind in ["pin", "snap"] {
         for l in repo.bridge.wait(list_all(repo.store.as_ref(), &format!("{kind}/{writer}/")))? {
@@ -305,34 +388,19 @@ fn process_start(stat: &[u8]) -> u64 {
     fields.split_whitespace().nth(19).and_then(|f| f.parse().ok()).unwrap_or(0)
 }
 
-/// This program cannot take part in a prune: while one is under way it writes nothing.
-pub(super) fn refuse_maintenance(store: &dyn Store, repo: &Repository) -> Result<()> {
-    // The union of two LISTs: one may have lost keys (docs/protocol.md W2d).
-    let pages = [repo.bridge.wait(store.list("gc/", None))?, repo.bridge.wait(store.list("gc/", None))?];
-    maintenance_free(pages.iter().all(|page| page.objects.is_empty()))
-}
-
-fn maintenance_free(free: bool) -> Result<()> {
-    if free {
-        Ok(())
-    } else {
-        Err(Error::TooNew("somebody prunes it in a way that this version cannot take part in".into()))
-    }
-}
-
-/// Looks for maintenance and for a tombstone at the own snapshot key, as long as the session is open (W4).
-async fn watch(repo: Arc<Repository>, writer: WriterId, session: SessionId, ledger: Arc<Ledger>) {
+/// Looks for new generations and for a tombstone at the own snapshot key, as long as the session is open (W4).
+async fn watch_over(condemned: Arc<Condemned>, failure: Arc<Failure>, writer: WriterId, session: SessionId) {
     let own = key(objects::snapshot(writer, session));
     loop {
-        tokio::time::sleep(WATCH).await;
-        let generations = repo.store.list("gc/", None).await;
-        if let Ok(page) = generations
-            && let Err(e) = maintenance_free(page.objects.is_empty())
-        {
-            return ledger.poison(e);
+        tokio::time::sleep(condemned.repository().options.watch).await;
+        match condemned.look().await {
+            Ok(()) => {}
+            // By rules that nobody knows here there may be no waiting for an ack.
+            Err(e @ Error::TooNew(_)) => return failure.note(e),
+            Err(e) => tracing::warn!("it was not seen whether somebody prunes: {e}"),
         }
-        if repo.store.head(&own).await.is_ok() {
-            return ledger.poison(Error::Fenced(FENCED.into()));
+        if condemned.repository().store.head(&own).await.is_ok() {
+            return failure.note(Error::Fenced(FENCED.into()));
         }
     }
 }

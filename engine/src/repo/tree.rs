@@ -165,7 +165,8 @@ impl Reader {
             TreeKind::LargeFile => {
                 let parts = self.map(&file.children[0])?;
                 check_size(file, &parts, size)?;
-                if parts.runs.len() != file.children.len() - 1 {
+                // A hole among its lengths would be a part that has none.
+                if parts.runs.len() != file.children.len() - 1 || parts.data_runs() != parts.runs.len() {
                     return Err(unfit_file(file, "its map does not fit its parts"));
                 }
                 let mut offset = 0;

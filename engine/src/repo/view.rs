@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::crypto::hash;
 use crate::error::{Error, Result};
+use crate::format::gc::{At, Kind, Tombstone};
 use crate::format::keys::SessionSecret;
 use crate::format::objects::{self, Parsed};
 use crate::format::segment::{SEGMENT_BYTES_MAX, Segment};
@@ -14,6 +15,7 @@ use crate::progress::{Problem, ProblemKind};
 use crate::store::{Key, StoreError, list_all};
 
 use super::base::NewestBase;
+use super::condemned::signer_of;
 use super::index::{self, Index, Opening};
 use super::open::{Repository, key};
 
@@ -117,16 +119,65 @@ impl Repository {
                 }
             }
         })?;
-        let (mut snapshots, mut problems) = (Vec::new(), Vec::new());
+        let (mut snapshots, mut problems) = (Vec::new(), newest.unreadable.clone());
         for (key, writer, session, bytes) in stored.into_iter().flatten() {
             match self.read_snapshot(writer, session, &bytes) {
+                // Nobody can bring it back (W8), or somebody did not want it any more.
+                Ok(s) if newest.base.is_dead(&s.at) || newest.base.has_forgotten(&s.at) => {}
                 Ok(snapshot) => snapshots.push(snapshot),
+                Err(_) if self.is_tombstone(key.as_str(), &bytes) => {}
                 Err(e) => problems.push(damaged(key.as_str(), format!("this snapshot is left out: {e}"))),
             }
         }
-        removed(&snapshots, newest, &mut problems);
+        self.look_for_named(&mut snapshots, newest, &mut problems)?;
         snapshots.sort_by_key(|s| (s.graph.time, s.at));
         Ok((snapshots, problems))
+    }
+
+    /// Asks for each snapshot that somebody saw and that was not listed: it may have been committed while pages came in, or
+    /// be missing in a LIST. Adds a problem for each that is gone, or another one now.
+    fn look_for_named(
+        &self,
+        snapshots: &mut Vec<Snapshot>,
+        newest: &NewestBase,
+        problems: &mut Vec<Problem>,
+    ) -> Result<()> {
+        let mut asked = BTreeSet::new();
+        loop {
+            let mut new = named_and_absent(snapshots, newest);
+            new.retain(|s| asked.insert(*s));
+            if new.is_empty() {
+                break;
+            }
+            let stored = self.bridge.map(new, self.options.connections, |s| {
+                let (store, key) = (Arc::clone(&self.store), key(objects::snapshot(s.writer, s.session)));
+                async move {
+                    match store.get(&key, SNAPSHOT_BYTES_MAX).await {
+                        Ok(bytes) => Ok(Some((s, bytes))),
+                        Err(StoreError::NotFound { .. } | StoreError::Wrong { .. }) => Ok(None),
+                        Err(e) => Err(Error::from(e)),
+                    }
+                }
+            })?;
+            let read = |(s, bytes): (SnapshotRef, bytes::Bytes)| {
+                self.read_snapshot(s.writer, s.session, &bytes).ok().filter(|found| found.at == s)
+            };
+            snapshots.extend(stored.into_iter().flatten().filter_map(read));
+        }
+        for s in named_and_absent(snapshots, newest) {
+            let object = objects::snapshot(s.writer, s.session);
+            let known = problems.iter().any(|p| p.path.as_os_str() == object.as_str());
+            if !known {
+                let message = "this snapshot was here once and is gone: somebody removed or replaced it".into();
+                problems.push(Problem { kind: ProblemKind::Missing, path: object.into(), message });
+            }
+        }
+        Ok(())
+    }
+
+    fn is_tombstone(&self, object: &str, bytes: &[u8]) -> bool {
+        let at = At { repository: self.id(), object, keys: &self.graph };
+        Tombstone::decode(bytes, at, |who| signer_of(&self.config, who)).is_ok()
     }
 
     fn read_snapshot(&self, writer: WriterId, session: SessionId, bytes: &[u8]) -> Result<Snapshot> {
@@ -183,7 +234,7 @@ impl Repository {
         loop {
             let base = self.newest_base()?;
             let (snapshots, problems) = self.snapshots_beside(&base)?;
-            if self.read_base(base.n + 1)?.is_none() {
+            if self.base_above(base.n)?.is_none_or(|again| again.n == base.n) {
                 return Ok((base, snapshots, problems));
             }
         }
@@ -204,9 +255,17 @@ impl Repository {
     }
 
     fn view_through(&self, options: index::Options) -> Result<View> {
-        let (base, snapshots, mut problems) = self.base_and_snapshots()?;
-        let index = Arc::new(self.open_index(options, &base, &snapshots, &mut problems)?);
-        Ok(View { base, snapshots, index, problems })
+        loop {
+            let (base, snapshots, mut problems) = self.base_and_snapshots()?;
+            let mut gone = false;
+            let index = Arc::new(self.open_index(options.clone(), &base, &snapshots, &mut problems, &mut gone)?);
+            // A segment that is gone was merged into another, if a newer base says so (W3e).
+            if gone && self.base_above(base.n)?.is_some_and(|newer| newer.n > base.n) {
+                continue;
+            }
+            index.exclude(base.base.dropped.iter().copied());
+            return Ok(View { base, snapshots, index, problems });
+        }
     }
 
     fn open_index(
@@ -215,6 +274,7 @@ impl Repository {
         base: &NewestBase,
         snapshots: &[Snapshot],
         problems: &mut Vec<Problem>,
+        gone: &mut bool,
     ) -> Result<Index> {
         let mut wanted = Vec::new();
         let mut keys = HashMap::new();
@@ -259,6 +319,7 @@ impl Repository {
                 }
             };
             for (id, key, bytes) in fetched {
+                *gone |= bytes.is_none();
                 match self.read_segment(id, key.as_str(), bytes.as_deref()) {
                     Ok(segment) => add(&mut opening, key.as_str(), &for_index(id, segment), problems)?,
                     Err(how) => problems.push(damaged(key.as_str(), format!("{how}; what it lists cannot be found"))),
@@ -297,20 +358,13 @@ impl Repository {
     }
 }
 
-/// Adds a problem for each snapshot that somebody saw and that is gone or another one now.
-fn removed(snapshots: &[Snapshot], newest: &NewestBase, problems: &mut Vec<Problem>) {
-    let there: HashMap<_, _> = snapshots.iter().map(|s| ((s.at.writer, s.at.session), s.at.id)).collect();
+/// What the base or another snapshot names and is not among `snapshots`, sorted.
+fn named_and_absent(snapshots: &[Snapshot], newest: &NewestBase) -> Vec<SnapshotRef> {
+    let there: HashSet<SnapshotRef> = snapshots.iter().map(|s| s.at).collect();
     let named = snapshots.iter().flat_map(|s| s.graph.view.snapshots.iter()).chain(&newest.base.snapshots);
-    let gone: BTreeSet<&SnapshotRef> =
-        named.filter(|s| there.get(&(s.writer, s.session)).is_none_or(|id| *id != s.id)).collect();
-    for s in gone {
-        let object = objects::snapshot(s.writer, s.session);
-        let known = problems.iter().any(|p| p.path.as_os_str() == object.as_str());
-        if !known {
-            let message = "this snapshot was here once and is gone: somebody removed or replaced it".into();
-            problems.push(Problem { kind: ProblemKind::Missing, path: object.into(), message });
-        }
-    }
+    let given_up = |s: &&SnapshotRef| newest.base.has_forgotten(s) || newest.base.is_dead(s);
+    let gone: BTreeSet<SnapshotRef> = named.filter(|s| !there.contains(*s) && !given_up(s)).copied().collect();
+    gone.into_iter().collect()
 }
 
 /// Adds a segment; one whose parts do not fit together is a problem of its own and stops nobody.

@@ -9,6 +9,7 @@
 
 pub mod cache;
 pub mod fault;
+pub mod grace;
 pub mod limit;
 pub mod local;
 pub mod memory;

@@ -45,6 +45,8 @@ pub struct Bench {
     pub bridge: Bridge,
     pub threads: usize,
     pub memory_cap: u64,
+    /// How often a session looks for prunes.
+    pub watch: Duration,
     pub seeds: AtomicU64,
 }
 
@@ -63,7 +65,18 @@ impl Bench {
         let bundle = repo.bundle().clone();
         let seeds = AtomicU64::new(0);
         fs::create_dir(dir.path().join("source")).unwrap();
-        Self { dir, memory, fault, record, bundle, bridge, threads: 1, memory_cap: 16 << 20, seeds }
+        Self {
+            dir,
+            memory,
+            fault,
+            record,
+            bundle,
+            bridge,
+            threads: 1,
+            memory_cap: 16 << 20,
+            watch: Duration::from_secs(10),
+            seeds,
+        }
     }
 
     pub fn source(&self) -> PathBuf {
@@ -76,9 +89,12 @@ impl Bench {
     }
 
     pub fn open_as(&self, bundle: &Bundle, local: &str) -> Result<Repository> {
-        let store: Arc<dyn Store> = self.record.clone();
+        self.open_over(self.record.clone(), bundle, local)
+    }
+
+    pub fn open_over(&self, store: Arc<dyn Store>, bundle: &Bundle, local: &str) -> Result<Repository> {
         let mut options = repo::Options::new(self.dir.path().join(local));
-        (options.threads, options.memory) = (self.threads, self.memory_cap);
+        (options.threads, options.memory, options.watch) = (self.threads, self.memory_cap, self.watch);
         Locked::find(store, self.bridge.clone())?.unlock(Opener::Bundle(Box::new(bundle.clone())), options)
     }
 

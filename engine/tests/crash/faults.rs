@@ -1,12 +1,13 @@
 //! Every call of the store failing or lying, one at a time.
 
 use copal_engine::Error;
+use copal_engine::ops::backup::{Options, Stream};
 use copal_engine::progress::{Problem, Progress};
 use copal_engine::repo::Reader;
 use copal_engine::store::fault::{Effect, Rule};
 use copal_engine::store::{Key, Store, Verb};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use crate::bench::{Bench, change_source, make_source, on_disk, options, read_snapshot, same_content, settle};
 
@@ -115,15 +116,25 @@ fn where_a_tombstone_stands_no_success_is_reported() {
     // Reading it changes its atime, and so the directory's meta.
     std::fs::remove_file(bench.source().join("link")).unwrap();
     settle();
-    let fenced = bench.process(&options(&bench.source()), &Tombstone { bench: &bench, done: AtomicBool::new(false) });
+    let stream = Stream { reader: Mutex::new(Box::new(&b"from a pipe"[..])), owner: (0, 0) };
+    let piped = Options { stream: Mutex::new(Some(stream)), as_path: None, ..options("piped".as_ref()) };
+    let tombstone = || Tombstone { bench: &bench, done: AtomicBool::new(false) };
+    // What came through a pipe cannot be read again.
+    let fenced = bench.process(&piped, &tombstone());
     assert!(matches!(fenced, Err(Error::Fenced(_))), "{fenced:?}");
     assert_eq!(bench.view().1.snapshots.len(), 0);
-    // The next session has a higher number, and uses what the fenced one stored.
+    // Else another session follows, has a higher number, and uses what the fenced one stored.
     bench.record.take();
-    let (done, problems) = bench.try_backup();
+    let done = bench.process(&options(&bench.source()), &tombstone());
     assert!(done.unwrap().snapshot.is_some());
-    assert_eq!(problems.len(), 1, "the foreign object is told of: {problems:?}");
-    assert_eq!(bench.stored("pack/"), 0);
+    assert_eq!(bench.record.count(Verb::PutNew, "pin/"), 2);
+    let (_, view) = bench.view();
+    assert_eq!(
+        (view.snapshots.len(), view.problems.len()),
+        (1, 2),
+        "the foreign objects are told of: {:?}",
+        view.problems
+    );
 }
 
 #[test]

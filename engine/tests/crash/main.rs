@@ -7,6 +7,8 @@
 mod bench;
 mod crashes;
 mod faults;
+mod init;
+mod prunes;
 mod races;
 mod shapes;
 mod source;

@@ -32,6 +32,7 @@ use crate::format::snapshot::{
     Counts, GraphPart, LABELS_MAX, NamesPart, PATHS_MAX, PROBLEMS_MAX, SnapshotKind, StoredProblem,
 };
 use crate::id::{BlobId, SnapshotId};
+use crate::ops::reason;
 use crate::progress::{Cancel, Problem, ProblemKind, Progress};
 use crate::repo::init::now;
 use crate::repo::session::{Session, Stored, Worker};
@@ -135,8 +136,12 @@ pub struct Summary {
 /// Stack of the threads that walk: a directory takes a few kilobytes, and they may be [`DEPTH_MAX`](crate::format::tree::DEPTH_MAX) deep. It is only
 /// reserved; what is not used takes no memory.
 const STACK_BYTES: usize = 256 << 20;
+/// Sessions of one backup, if each is ended by others.
+const ATTEMPTS: usize = 4;
 
 /// Backs up. Blocks until the snapshot is durable; call it from a plain thread.
+///
+/// A session that maintenance has ended, or whose packs the store has lost, is followed by another, which adopts what is there.
 ///
 /// Whatever could not be read is told to `progress`, listed in the snapshot, and counted in the summary; an error means
 /// that there is no snapshot. After [`Cancel`] what was stored so far stays, for the next run to adopt.
@@ -144,6 +149,25 @@ pub fn backup(
     repo: &Arc<Repository>,
     who: &Identity,
     mut rng: Box<dyn Rng>,
+    options: &Options,
+    progress: &dyn Progress,
+    cancel: &Cancel,
+) -> Result<Summary> {
+    // What came through a pipe cannot be read again.
+    let attempts = if options.stream.lock().expect("no panic while held").is_some() { 1 } else { ATTEMPTS };
+    for _ in 1..attempts {
+        match one_session(repo, who, &mut *rng, options, progress, cancel) {
+            Err(Error::Fenced(how)) if !cancel.is_canceled() => tracing::warn!("the backup starts over: {how}"),
+            done => return done.map_err(|e| reason(cancel, e)),
+        }
+    }
+    one_session(repo, who, &mut *rng, options, progress, cancel).map_err(|e| reason(cancel, e))
+}
+
+fn one_session(
+    repo: &Arc<Repository>,
+    who: &Identity,
+    rng: &mut dyn Rng,
     options: &Options,
     progress: &dyn Progress,
     cancel: &Cancel,
@@ -157,7 +181,7 @@ pub fn backup(
         now,
     };
     let (paths, plan) = plan_paths(options, &source_options)?;
-    let session = Session::begin(Arc::clone(repo), who, options.level, options.dry_run, Box::new(split(&mut *rng)))?;
+    let session = Session::begin(Arc::clone(repo), who, options.level, options.dry_run, Box::new(split(rng)))?;
     let path_bytes: Vec<Vec<u8>> = paths.iter().map(|p| p.as_os_str().as_bytes().to_vec()).collect();
     let source = session.content_ids().source(&options.host, &path_bytes);
     let parent = find_parent(&session, options, &source)?;
@@ -237,7 +261,7 @@ pub fn backup(
     summary.counts = add_stored(summary.counts, stored, begun);
     summary.packs = (stored.packs, stored.pack_bytes);
     if snapshot.is_some()
-        && let Err(e) = repo.fold(who, &mut *rng)
+        && let Err(e) = repo.fold(who, rng)
     {
         // The snapshot is there; the next backup tries again.
         tracing::warn!("the repository was not folded: {e}");

@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::format::config::Use;
 use crate::id::{BlobId, PackId};
+use crate::ops::reason;
 use crate::progress::{Cancel, Problem, ProblemKind, Progress};
 use crate::repo::init::now;
 use crate::repo::verdict::{self, Verified};
@@ -117,7 +118,7 @@ const STACK_BYTES: usize = 256 << 20;
 /// Damage is in the report, and told to `progress` one object at a time at the end; an error means that the check itself
 /// could not be done.
 pub fn check(repo: &Arc<Repository>, options: &Options, progress: &dyn Progress, cancel: &Cancel) -> Result<Report> {
-    check_within(repo, options, progress, cancel, Budget::new(repo.options().memory / 2))
+    check_within(repo, options, progress, cancel, Budget::new(repo.options().memory / 2)).map_err(|e| reason(cancel, e))
 }
 
 fn check_within(

@@ -32,6 +32,7 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::format::config::Use;
+use crate::ops::reason;
 use crate::progress::{Cancel, Progress};
 use crate::repo::{Reader, Snapshot};
 use crate::target::{self, Overwrite, Target};
@@ -111,7 +112,13 @@ pub fn restore(
     let mut walk = Walk::new(&job, root, start);
     let walked = walk.run();
     walk.close();
-    walked.map(|()| job.tally.summary())
+    walked.map_err(|e| reason(cancel, e))?;
+    let summary = job.tally.summary();
+    // What is said to be restored outlasts a power cut.
+    if summary.files_restored > 0 {
+        job.target.sync().map_err(fatal)?;
+    }
+    Ok(summary)
 }
 
 /// What ends a restore.

@@ -103,7 +103,7 @@ impl Content {
     }
 
     fn parts(map: &Map, trees: &[BlobId], file: &Node) -> Result<Self> {
-        if map.size() != file.size() || map.runs.len() != trees.len() {
+        if map.size() != file.size() || map.runs.len() != trees.len() || map.data_runs() != map.runs.len() {
             return Err(unfit(file, "its map does not fit its parts"));
         }
         let ends = map.runs.iter().scan(0, |end, run| {

@@ -185,6 +185,20 @@ impl Index {
         runs.iter().find_map(|run| run.stanzas(writer, session).next().map(|stanza| Box::new(*stanza)))
     }
 
+    /// Whether a copy can be reused: its pack is noted, so that [`Index::reused`] tells of it.
+    pub fn reuse(&self, id: &BlobId) -> bool {
+        self.runs.read().expect("no panic while held").iter().any(|run| run.reuse(id).is_some())
+    }
+
+    /// Those of `packs` of which a copy was reused or found by a claim. Whoever has excluded them before asking misses
+    /// none: from then on no copy in them is reused.
+    pub fn reused(&self, packs: &HashSet<PackId>) -> HashSet<PackId> {
+        self.runs()
+            .iter()
+            .flat_map(|run| run.reused_packs().filter(|id| packs.contains(id)).collect::<Vec<_>>())
+            .collect()
+    }
+
     /// How many entries the wanted segments list, and this session's runs. A copy counts as often as it is listed, also
     /// when its pack is excluded.
     pub fn len(&self) -> u64 {
@@ -232,12 +246,8 @@ impl Index {
     /// [`Claim::New`], whatever runs meanwhile.
     pub fn claim(&self, id: &BlobId) -> Claim {
         self.claims.claim(id, || {
-            let mut copies = Vec::new();
             // Read anew under the claim's lock: a flush first adds its run, then releases the claims that it covers.
-            self.runs.read().expect("no panic while held").iter().find_map(|run| {
-                run.lookup(id, &mut copies);
-                copies.pop()
-            })
+            self.runs.read().expect("no panic while held").iter().find_map(|run| run.reuse(id))
         })
     }
 

@@ -155,6 +155,8 @@ pub struct Run {
     path: Option<PathBuf>,
     /// One bit a pack: set for packs of unwanted segments and for excluded ones.
     hidden: Box<[AtomicU64]>,
+    /// One bit a pack: set before a copy in it is taken for stored (docs/protocol.md W4c).
+    reused: Box<[AtomicU64]>,
     /// Which segments are unwanted: a merge leaves them out.
     dropped: Box<[bool]>,
 }
@@ -186,8 +188,10 @@ impl Run {
         if trust == Trust::Verify && blake3::hash(body) != *hash {
             return Err(corrupt("its bytes are not those that were written".into()));
         }
-        let hidden = (0..layout.counts.packs.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
-        let run = Self { bytes, path, hidden, dropped: vec![false; layout.counts.segments as usize].into(), layout };
+        let bits = || (0..layout.counts.packs.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        let (hidden, reused) = (bits(), bits());
+        let run =
+            Self { bytes, path, hidden, reused, dropped: vec![false; layout.counts.segments as usize].into(), layout };
         let last = run.segments().last().map_or(0, |segment| segment.packs.end);
         if u64::from(last) == run.layout.counts.packs {
             return Ok(run);
@@ -250,14 +254,35 @@ impl Run {
 
     fn hide(&self, pack: u32) {
         if let Some(word) = self.hidden.get(pack as usize / 64) {
-            word.fetch_or(1 << (pack % 64), Ordering::Relaxed);
+            word.fetch_or(1 << (pack % 64), Ordering::SeqCst);
         }
+    }
+
+    /// A copy of this blob that is not hidden, its pack noted as reused.
+    ///
+    /// The note comes first and the second look at what is hidden after it, both in one order with those of who hides a
+    /// pack and then asks whether it was reused: one of the two always sees the other.
+    pub(super) fn reuse(self: &Arc<Self>, id: &BlobId) -> Option<Found> {
+        self.positions(id).find_map(|at| {
+            let found = Found::new(self, self.entry(at)?)?;
+            let (word, bit) = (&self.reused[found.entry.pack as usize / 64], 1 << (found.entry.pack % 64));
+            if word.load(Ordering::SeqCst) & bit == 0 {
+                word.fetch_or(bit, Ordering::SeqCst);
+            }
+            (!self.is_hidden(found.entry.pack)).then_some(found)
+        })
+    }
+
+    /// Packs of which a copy was reused.
+    pub(super) fn reused_packs(&self) -> impl Iterator<Item = PackId> {
+        let reused = |pack: &u32| self.reused[*pack as usize / 64].load(Ordering::SeqCst) >> (pack % 64) & 1 == 1;
+        (0..self.pack_count()).filter(reused).map(|pack| self.pack_id(pack))
     }
 
     /// Whether copies in this pack are hidden. Packs out of range are.
     pub(super) fn is_hidden(&self, pack: u32) -> bool {
         let word = self.hidden.get(pack as usize / 64);
-        pack >= self.pack_count() || word.is_none_or(|word| word.load(Ordering::Relaxed) >> (pack % 64) & 1 == 1)
+        pack >= self.pack_count() || word.is_none_or(|word| word.load(Ordering::SeqCst) >> (pack % 64) & 1 == 1)
     }
 
     /// Positions of the entries with this id.

@@ -205,3 +205,22 @@ fn reading_on_fetches_the_next_chunk() {
     // Each chunk is fetched once, whoever did it.
     assert_eq!(bench.fault.calls(), calls + 3);
 }
+
+#[test]
+fn a_hole_among_the_lengths_of_parts_is_refused() {
+    let bench = Bench::new();
+    let a = noise("a", 1000);
+    bench.snapshot(0, &[], |worker| {
+        let parts: [&[Bit<'_>]; 2] = [&[Bit::Bytes(&a)], &[Bit::Hole(500)]];
+        let mut large = large_file(worker, "large", &parts);
+        large.1.children[0] = store_map(worker, vec![Run::Data(1000), Run::Hole(500)]);
+        directory(worker, vec![large])
+    });
+    let vfs = bench.vfs();
+    assert_eq!(vfs.read(open(&vfs, "large"), 0, 10), Err(Failure::Unreadable));
+    let view = bench.repo.view().unwrap();
+    let reader = crate::repo::Reader::new(Arc::clone(&bench.repo), view.index, 1 << 20);
+    let large = reader.entries(&view.snapshots[0].graph.root.unwrap()).unwrap().remove(0);
+    let refused = reader.each_piece(&large, &mut |_| Ok(())).unwrap_err().to_string();
+    assert!(refused.contains("large") && refused.contains("parts"), "{refused}");
+}
