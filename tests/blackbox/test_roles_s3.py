@@ -7,11 +7,13 @@ import secrets
 import subprocess
 import time
 import unittest
+import xml.etree.ElementTree as xml
 
 from buckets import Place, address, as_user, contents, new_bucket, new_user, outcome, put_policy, server
 
 ROLES = ("owner", "reader", "writer", "other", "maintainer")
 PREFIX = "backups/here"
+VERSIONING = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
 
 
 class World:
@@ -212,19 +214,17 @@ class Overwriting(unittest.TestCase):
         repo = address(described, bucket.name)
         words = ["--role", "writer", "--writer", writer_id, "--principal", f"arn:aws:iam:::user/{name}"]
         put_policy(bucket, json.loads(place.good("policy", "s3", "-r", repo, *words).out)["Statement"])
-        bucket.request("PUT", "", query={"versioning": ""}, body=(
-            b'<VersioningConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Status>Enabled</Status>'
-            b"</VersioningConfiguration>"))
+        bucket.request("PUT", "", query={"versioning": ""}, body=VERSIONING)
         writer, key = as_user(bucket, keys), f"pack/{writer_id}/x"
         writer.put(key, b"first", new=True)
-        self.assertEqual(outcome(writer.put, key, b"second", new=True), 412)
-        # This is what no policy forbids.
+        # With versioning this server ignores that an object shall be new (`init` finds out). No policy forbids to put over.
+        created_over = outcome(writer.put, key, b"second", new=True)
+        self.assertIn(created_over, (200, 412))
         self.assertEqual(outcome(writer.put, key, b"second"), 200)
-        self.assertEqual(bucket.get(key), b"second")
-        import xml.etree.ElementTree as xml
+        self.assertEqual(writer.get(key), b"second")
         versions = xml.fromstring(bucket.request("GET", "", query={"versions": "", "prefix": key}))
         ids = [v.findtext("{*}VersionId") for v in versions.iterfind("{*}Version")]
-        self.assertEqual(len(ids), 2)
+        self.assertEqual(len(ids), 3 if created_over == 200 else 2)
         # The writer may not read old versions by the policy, nor remove any.
         for version in ids:
             self.assertEqual(outcome(writer.request, "DELETE", key, query={"versionId": version}), 403)
@@ -233,6 +233,22 @@ class Overwriting(unittest.TestCase):
                              "Action": ["s3:GetObject", "s3:GetObjectVersion"], "Resource": f"arn:aws:s3:::{bucket.name}/*"}])
         bodies = {bucket.request("GET", key, query={"versionId": version}) for version in ids}
         self.assertEqual(bodies, {b"first", b"second"})
+
+    def test_init_finds_out_what_versioning_does_to_create_only(self):
+        described = server()
+        bucket, place = new_bucket(described), Place()
+        self.addCleanup(place.close)
+        bucket.request("PUT", "", query={"versioning": ""}, body=VERSIONING)
+        with_version = outcome(bucket.put, "a", b"1", new=True), outcome(bucket.put, "a", b"2", new=True)
+        keys = (described["access_key"], described["secret_key"])
+        made = place.good("-r", address(described, bucket.name, "x"), "init", "--key-out", "key", "--json", keys=keys)
+        store = made.lines()[0]["store"]
+        if with_version == (200, 200):
+            self.assertEqual((store["verdict"], store["sound"]), ("ignored", False))
+            self.assertIn("replaces objects", made.err)
+            self.assertIn("change keys on one machine at a time", made.err)
+        else:
+            self.assertEqual((store["verdict"], store["sound"]), ("atomic", True))
 
 
 if __name__ == "__main__":
