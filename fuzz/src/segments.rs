@@ -3,12 +3,14 @@
 
 use std::sync::LazyLock;
 
+use copal_engine::crypto::kem::Stanza;
 use copal_engine::crypto::sign::SigningKey;
 use copal_engine::crypto::{hash, secret::Secret};
 use copal_engine::format::base::{Base, SIGNED_BY_ROOT};
 use copal_engine::format::blob::{ENTRY_BYTES, Origin};
 use copal_engine::format::config::Config;
 use copal_engine::format::keys::{GraphKeys, SUITE};
+use copal_engine::format::objects;
 use copal_engine::format::pack::{self, HeaderOrigin};
 use copal_engine::format::pin::Pin;
 use copal_engine::format::seal::{self, Place, RECORD_OVERHEAD};
@@ -16,8 +18,6 @@ use copal_engine::format::segment::{PAGE_ENTRIES, Segment};
 use copal_engine::format::slot::Slot;
 use copal_engine::format::snapshot::Stored;
 use copal_engine::format::verdict::Verdict;
-use copal_engine::format::objects;
-use copal_engine::crypto::kem::Stanza;
 use copal_engine::id::{RepositoryId, SessionId, WriterId};
 
 const REPOSITORY: RepositoryId = RepositoryId::from_bytes([1; 32]);

@@ -108,7 +108,8 @@ fn policy(role: Role, bucket: &str, prefix: &str, writer: Option<&str>, principa
     }
     for statement in &mut statements {
         // Several roles' statements make one bucket policy, in which each needs a name of its own.
-        let sid = format!("{role:?}{}{}", writer.map_or("", |id| &id[..8]), statement["Sid"].as_str().unwrap_or_default());
+        let sid =
+            format!("{role:?}{}{}", writer.map_or("", |id| &id[..8]), statement["Sid"].as_str().unwrap_or_default());
         statement["Sid"] = sid.into();
         if let Some(principal) = principal {
             statement["Principal"] = json!({"AWS": principal});
@@ -142,7 +143,10 @@ mod tests {
         assert!(text.contains("arn:aws:s3:::b/p/pack/abababab/*") && !text.contains("Delete"), "{text}");
         let put = policy["Statement"].as_array().unwrap().iter().find(|s| s["Action"][0] == "s3:PutObject").unwrap();
         let resources = put["Resource"].as_array().unwrap();
-        assert!(resources.len() == 4 && resources.iter().all(|r| r.as_str().unwrap().ends_with("/abababab/*")), "{put}");
+        assert!(
+            resources.len() == 4 && resources.iter().all(|r| r.as_str().unwrap().ends_with("/abababab/*")),
+            "{put}"
+        );
     }
 
     #[test]

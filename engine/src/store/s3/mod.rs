@@ -254,7 +254,9 @@ impl S3 {
     async fn or_absent<T>(&self, key: &Key, answer: Result<T>) -> Result<T> {
         match answer {
             Err(denied) if may_hide_absence(&denied) => match self.page(key.as_str(), None).await {
-                Ok(page) if page.objects.iter().all(|l| l.key != *key) => Err(StoreError::NotFound { key: key.clone() }),
+                Ok(page) if page.objects.iter().all(|l| l.key != *key) => {
+                    Err(StoreError::NotFound { key: key.clone() })
+                }
                 _ => Err(denied),
             },
             answer => answer,
