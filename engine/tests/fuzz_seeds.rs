@@ -34,13 +34,13 @@ fn no_kept_input_breaks_its_target() {
     }
 }
 
-/// Cut off at some places, and with some bytes changed: always the same ones.
+/// Cut off at some places, and with a byte changed there: always the same ones.
 fn damaged(bytes: &[u8], target: fuzz::Target) {
     for n in 1..=8 {
         let at = bytes.len() * n / 9;
         target(&bytes[..at]);
         let mut changed = bytes.to_vec();
-        for byte in changed.iter_mut().skip(at).step_by(97).take(1) {
+        if let Some(byte) = changed.get_mut(at) {
             *byte = byte.wrapping_add([1, 128, 255][n % 3]);
         }
         target(&changed);
