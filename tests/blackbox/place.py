@@ -78,7 +78,7 @@ class Place:
     def run(self, *words, key=None, home=None, env=None, measure=False, cwd=None):
         """Runs copal to its end."""
         env = {**self.environment(home), **(env or {})}
-        return run_program(self.command(words, key), env, measure, cwd)
+        return run_program(self.command(words, key), words, env, measure, cwd)
 
     def ok(self, *words, **options):
         """Runs copal, and it must succeed."""
@@ -118,8 +118,8 @@ class Place:
         return sum((Path(self.repo) / name).stat().st_size for name in self.objects())
 
 
-def run_program(command, env, measure=False, cwd=None):
-    """Runs a program to its end; with `measure`, its memory is watched."""
+def run_program(command, words, env, measure=False, cwd=None):
+    """Runs a program to its end; with `measure`, its memory is watched. Failures show `words`."""
     started = time.monotonic()
     process = subprocess.Popen(
         command, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -127,7 +127,7 @@ def run_program(command, env, measure=False, cwd=None):
     with watch_memory(process.pid) if measure else contextlib.nullcontext([None]) as peak:
         out, err = process.communicate()
     text = lambda data: data.decode(errors="surrogateescape")
-    return Ran(command[5:], process.returncode, text(out), text(err), time.monotonic() - started, peak[0])
+    return Ran(words, process.returncode, text(out), text(err), time.monotonic() - started, peak[0])
 
 
 @contextlib.contextmanager
