@@ -50,7 +50,7 @@ class Damages:
     """A repository of a few snapshots on disk, damaged and mended again and again."""
 
     def __init__(self, place, seed):
-        self.place, self.draw = place, random.Random(seed)
+        self.place, self.seed, self.draw = place, seed, random.Random(seed)
         self.states, self.counts, self.unseen = {}, {}, 0
         place.init("--chunk-size", "64K")
         tree = place.path / "tree"

@@ -21,7 +21,7 @@ class Rounds:
     """Rounds of one seed into repositories that `new_place` makes, each for a few rounds. Failures are AssertionErrors."""
 
     def __init__(self, new_place, seed):
-        self.new_place, self.draw = new_place, random.Random(seed)
+        self.new_place, self.seed, self.draw = new_place, seed, random.Random(seed)
         self.seconds = {}
         self.killed = self.adopting = self.adopted_bytes = self.committed = self.restores_killed = 0
 

@@ -26,7 +26,9 @@ def rsync_differences(a, b):
     return done.stdout.decode(errors="surrogateescape").splitlines()
 
 
-class Attributes(Case):
+class AttributesCase(Case):
+    """A place, file systems in it, and comparisons; each test has one repository."""
+
     maxDiff = 4000
 
     def setUp(self):
@@ -59,6 +61,22 @@ class Attributes(Case):
         """After the other comparisons: it reads holes, and where a file system had reserved room they look like data then."""
         self.assertEqual(rsync_differences(source, target) + rsync_differences(target, source), [])
 
+    def system_trees(self, sources, size):
+        """Trees of the machine, backed up where they are. Reading moves their access times; nothing else may differ."""
+        backup = self.at.json("backup", *sources, "--one-file-system")
+        into = self.mounted("ext4", "ext4", size)
+        _, reported = self.restored(sources[0], into)
+        self.assertEqual(reported, {})
+        for source in sources:
+            target = Path(f"{into}{source}")
+            seen = [(path, what) for path, what in compare(source, target) if not what.startswith("st_atime")]
+            self.assertEqual(seen, [])
+            lines = rsync_differences(source, target) + rsync_differences(target, source)
+            self.assertEqual([line for line in lines if not re.match(r"\.[fdLDS][.u]+ ", line)], [])
+        figures("system trees", files=backup["total_files_processed"], mib=backup["total_bytes_processed"] / MIB)
+
+
+class Attributes(AttributesCase):
     def assert_lacks_only_what_it_may(self, reported):
         told = [message for messages in reported.values() for message in messages]
         self.assertEqual([message for message in told if not message.startswith(LACKING)], [])
@@ -108,20 +126,7 @@ class Attributes(Case):
         self.assertEqual((told, f".{nanos:09}" in node["btime"]), (seconds, True), node)
 
     def test_usr_include(self):
-        self.system_trees([Path("/usr/include")])
-
-    def system_trees(self, sources, size=2 * GIB):
-        """Trees of the machine, backed up where they are. Reading moves their access times; nothing else may differ."""
-        backup = self.at.json("backup", *sources, "--one-file-system")
-        into = self.mounted("ext4", "ext4", size)
-        for source in sources:
-            target, reported = self.restored(source, into)
-            self.assertEqual(reported, {})
-            seen = [(path, what) for path, what in compare(source, target) if not what.startswith("st_atime")]
-            self.assertEqual(seen, [])
-            lines = rsync_differences(source, target) + rsync_differences(target, source)
-            self.assertEqual([line for line in lines if not re.match(r"\.[fdLDS][.u]+ ", line)], [])
-        figures("system trees", files=backup["total_files_processed"], mib=backup["total_bytes_processed"] / MIB)
+        self.system_trees([Path("/usr/include")], 2 * GIB)
 
 
 if __name__ == "__main__":
