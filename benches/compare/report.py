@@ -33,8 +33,7 @@ def table(workload, scale, runs):
     lines = [f"\n### {workload}: {TITLES[workload]}" + (f" (scale {scale:g})" if scale != 1 else ""),
              f"\n{first['files']:,} files, {first['bytes'] / 1e9:.3f} GB\n",
              "| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-    rows = {tool: row(cells, tool) for tool in tools}
-    for tool, values in rows.items():
+    for tool, values in [(tool, row(cells, tool)) for tool in tools] + against_best(cells, tools):
         lines.append("| " + " | ".join([tool, *values]) + " |")
     lines += [f"\n{tool} failed: {run['error'].splitlines()[-1]}" for tool in tools for run in cells[tool, "failed"]]
     lines += [f"\n{run['tool']}: what {run['step']} gave back differs" for run in runs if run.get("equal") is False]
@@ -49,12 +48,32 @@ def grouped(runs):
 
 
 def row(cells, tool):
-    last = max((step for name, step in cells if name == tool and step.startswith("v")), default="changed")
-    first, restore = cells[tool, "first"], cells[tool, "restore"]
-    return [str(len(first)), *(time_cell(cells[tool, step]) for step in TIMES),
-            size_cell(first, "rss_sum", MIB), size_cell(first, "anon_sum", MIB), size_cell(restore, "rss_sum", MIB),
-            size_cell(first, "repo_bytes", MB), size_cell(cells[tool, "changed"], "repo_bytes", MB),
-            size_cell(cells[tool, last], "repo_bytes", MB)]
+    sizes = (size_cell(cells[tool, step], field, unit) for step, field, unit in columns_of_sizes(cells))
+    return [str(len(cells[tool, "first"])), *(time_cell(cells[tool, step]) for step in TIMES), *sizes]
+
+
+def columns_of_sizes(cells):
+    last = max((step for _, step in cells if step.startswith("v")), default="changed")
+    return (("first", "rss_sum", MIB), ("first", "anon_sum", MIB), ("restore", "rss_sum", MIB),
+            ("first", "repo_bytes", MB), ("changed", "repo_bytes", MB), (last, "repo_bytes", MB))
+
+
+def against_best(cells, tools):
+    """A row with Copal's median over the lowest of the others, and whose that is; none without Copal or others."""
+    peers = [tool for tool in tools if tool != "copal"]
+    if not peers or "copal" not in tools:
+        return []
+
+    def ratio(step, field):
+        medians = {tool: median(run[field] for run in cells[tool, step]) for tool in tools if cells[tool, step]}
+        own, others = medians.pop("copal", None), medians
+        if own is None or not others:
+            return "-"
+        best = min(others, key=others.get)
+        return f"{own / max(others[best], 0.005):.2f} {best}"
+
+    times = (f"{ratio(step, 'wall')} / {ratio(step, 'cpu')}" for step in TIMES)
+    return [("**copal / best**", ["", *times, *(ratio(step, field) for step, field, _ in columns_of_sizes(cells))])]
 
 
 def time_cell(runs):
