@@ -12,7 +12,10 @@ ctime, and each tool's shortcut for unchanged files works as it would in life.
 import json
 import os
 import shutil
+import time
 from pathlib import Path
+
+SETTLE_SECS = 3  # programs that distrust what changed within two seconds of a backup read it again in the next
 
 
 class Workload:
@@ -26,8 +29,10 @@ class Workload:
             raise SystemExit(f"{root}: a switch of versions was interrupted; delete it, it is made again")
 
     def switch(self, version):
-        """Brings `source` to `version`."""
+        """Brings `source` to `version`, and lets some time pass if files were moved."""
         target, at = version, self.version
+        if at == target:
+            return
         self._note(0)
         while at < target:
             at += 1
@@ -36,6 +41,7 @@ class Workload:
             self._swap(at, "in", "out")
             at -= 1
         self._note(target)
+        time.sleep(SETTLE_SECS)
 
     def _swap(self, step, leave, enter):
         aside = self.root / "steps" / str(step)
