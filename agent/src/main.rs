@@ -115,6 +115,7 @@ impl Progress for Lines {
 }
 
 fn main() -> ExitCode {
+    copal_engine::return_large_memory();
     let Command::Volume(volume) = Cli::parse().command;
     let done = match volume {
         Volume::Backup { place, host, tag, ignore_inode, dir } => back_up(&place, host, tag, ignore_inode, &dir),

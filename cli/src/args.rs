@@ -107,7 +107,7 @@ pub(crate) struct Global {
     #[arg(long, global = true, hide_short_help = true)]
     pub(crate) no_progress: bool,
     /// Cap on memory, 64M or more
-    #[arg(long, value_name = "SIZE", value_parser = size::parse_memory, default_value = "256M", global = true, hide_short_help = true)]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse_memory, default_value = "128M", global = true, hide_short_help = true)]
     pub(crate) memory: u64,
     /// Threads that compute [default: one for each processor]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), global = true, hide_short_help = true)]

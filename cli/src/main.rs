@@ -31,6 +31,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     protect_secrets();
+    copal_engine::return_large_memory();
     let parsed = match profile::parse(std::env::args_os()) {
         Ok(parsed) => parsed,
         Err(errors::ParseError::Clap(e)) => e.exit(),

@@ -79,6 +79,9 @@ pub(crate) fn to_json(path: &[u8], node: &Node) -> Value {
         "atime": time::rfc3339(m.atime),
         "ctime": time::rfc3339(m.ctime),
     });
+    if let Some(btime) = m.btime {
+        value["btime"] = time::rfc3339(btime).into();
+    }
     if let NodeKind::File { size } = m.kind {
         value["size"] = size.into();
     }

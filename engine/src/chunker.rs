@@ -30,8 +30,9 @@ pub struct Params {
 }
 
 impl Params {
-    /// 1 MiB on average, 256 KiB to 8 MiB, normalisation 1.
-    pub const DEFAULT: Self = Self { min: 256 << 10, avg: 1 << 20, max: 8 << 20, normalization: 1 };
+    /// 512 KiB on average, 128 KiB to 4 MiB, normalisation 1: against 1 MiB an edit in a large file costs half the bytes, and
+    /// compression loses about 1 % (docs/benchmarks.md).
+    pub const DEFAULT: Self = Self { min: 128 << 10, avg: 512 << 10, max: 4 << 20, normalization: 1 };
 
     /// Least average: below, the ids of the chunks cost more than small chunks save.
     pub const AVG_MIN: u32 = 64 << 10;

@@ -18,4 +18,6 @@ pub mod store;
 mod sys;
 pub mod target;
 
+pub use sys::return_large_memory;
+
 pub use error::{Error, Result};

@@ -30,6 +30,22 @@ pub(crate) fn project_id(fd: impl AsFd) -> io::Result<u32> {
     Ok(got.projid)
 }
 
+/// From now on memory from 1 MiB on goes back to the system when it is freed; for the start of a program.
+///
+/// glibc otherwise learns from each large block that is freed to keep the next ones, up to 32 MiB each and in every thread:
+/// twice as much as is in use, in a program whose work is packs. Other libraries do it by themselves.
+pub fn return_large_memory() {
+    #[cfg(target_env = "gnu")]
+    {
+        const M_MMAP_THRESHOLD: i32 = -3;
+        unsafe extern "C" {
+            fn mallopt(parameter: i32, value: i32) -> i32;
+        }
+        // SAFETY: it takes two ints and is safe to call from any thread; a refusal leaves all as it was.
+        unsafe { mallopt(M_MMAP_THRESHOLD, 1 << 20) };
+    }
+}
+
 /// Takes or gives back a write lease on an open file, as Samba does; the kernel's wish to have it back is a SIGURG, which
 /// nobody minds. For tests of the reader that must wait for it.
 #[cfg(test)]

@@ -60,7 +60,7 @@ const MIB: usize = 1 << 20;
 
 /// The rows of ARCHITECTURE.md's table that depend on options, for the default chunker.
 fn formula() -> usize {
-    let chunk_max = 8 * MIB;
+    let chunk_max = 4 * MIB;
     let packs = 3 * ((16 * MIB).min(MEMORY / 8) + chunk_max);
     let threads = THREADS * (3 * chunk_max + 4 * MIB + 2 * chunk_max);
     let shared = 2 * (16 * MIB).min(MEMORY / 16).max(2 * chunk_max);

@@ -87,6 +87,25 @@ async fn wrong_credentials_are_denied_with_a_hint() {
     }
 }
 
+/// As a policy does that allows to LIST below a prefix only.
+#[tokio::test(flavor = "multi_thread")]
+async fn absence_is_told_from_denial_by_a_list() {
+    let (server, store) = server_and_store().await;
+    store.put(&key("ab"), "1".into()).await.unwrap();
+    server.behave(Behaviour { hide_absence: true, ..Behaviour::default() });
+    let absent = |e: StoreError| matches!(e, StoreError::NotFound { .. });
+    // "ab" begins like it and is another one.
+    assert!(absent(store.get(&key("a"), 1).await.unwrap_err()));
+    assert!(absent(store.get_range(&key("a"), 0..1).await.unwrap_err()));
+    assert!(absent(store.head(&key("a")).await.unwrap_err()));
+    assert_eq!(probe(&store, 2, 4).await.unwrap().word(), "atomic");
+    // Denied in earnest: not even a LIST is answered.
+    server.behave(Behaviour { refuse: Some((403, "AccessDenied", "")), ..Behaviour::default() });
+    assert!(matches!(store.get(&key("a"), 1).await, Err(StoreError::Denied { .. })));
+    server.behave(Behaviour { deny_reads: true, ..Behaviour::default() });
+    assert!(matches!(store.get(&key("ab"), 1).await, Err(StoreError::Denied { .. })), "it is there, and not for us");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_set_up_says_what_to_change() {
     let server = Server::start().await;
@@ -125,7 +144,9 @@ async fn an_unreachable_server_is_transient() {
     let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let options = S3Options { endpoint: Some(format!("http://{unused}")), ..Server::start().await.options() };
     let error = S3::connect(options).await.unwrap().get(&key("a"), 1).await.unwrap_err();
-    assert!(error.is_transient() && chain(&error).to_lowercase().contains("refused"), "{}", chain(&error));
+    let told = chain(&error);
+    assert!(error.is_transient() && told.to_lowercase().contains("refused"), "{told}");
+    assert!(told.contains(&format!("http://{unused} cannot be reached: ")), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

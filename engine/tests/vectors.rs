@@ -238,8 +238,8 @@ fn chunker() -> Value {
     hash::keystream(&key, b"copal 2026 gear table v1", &mut words);
     let table = words.as_chunks().0.iter().map(|word| format!("{:016x}", u64::from_le_bytes(*word)));
     let sizes = [
+        Params::with_average(1 << 20).unwrap(),
         Params::DEFAULT,
-        Params::with_average(512 << 10).unwrap(),
         Params::with_average(64 << 10).unwrap(),
         Params::new(8 << 10, 64 << 10, 300 << 10, 0).unwrap(),
         Params::new(32 << 10, 128 << 10, 256 << 10, 2).unwrap(),

@@ -1,6 +1,6 @@
 # MinIO, the server that most other tools test against. Sourced by tests/servers/s3.
 
-MINIO_VERSION=latest
+MINIO_VERSION=v0.0.0-20260212201848-7aac2a2c5b7c
 
 # build_minio: once, into target/tools.
 build_minio() {

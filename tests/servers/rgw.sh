@@ -19,6 +19,7 @@ start_rgw() {
     rgw_user stranger "$STRANGER_ACCESS_KEY" "$STRANGER_SECRET_KEY"
     describe rgw "http://127.0.0.1:$http_port" atomic \
         tls_endpoint "https://localhost:$tls_port" ca_file "$dir/ca.pem" \
+        ceph_conf "$dir/ceph.conf" \
         stranger_access_key "$STRANGER_ACCESS_KEY" stranger_secret_key "$STRANGER_SECRET_KEY"
 }
 

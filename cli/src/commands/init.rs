@@ -11,7 +11,7 @@ use copal_engine::crypto::rng::SystemRng;
 use copal_engine::format::bundle::{Bundle, Role};
 use copal_engine::repo::key_admin::NewLock;
 use copal_engine::repo::{Repository, init_keeping};
-use copal_engine::store::probe::Verdict;
+use copal_engine::store::probe::{CreateOnly, Verdict};
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -24,7 +24,7 @@ use crate::{secret, size};
 #[derive(Debug, Args)]
 pub(crate) struct InitArgs {
     /// Average size of chunks: a power of two from 64K to 4M
-    #[arg(long, value_name = "SIZE", value_parser = size::parse, default_value = "1M")]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse, default_value = "512K")]
     pub(crate) chunk_size: u64,
     /// Write a generated key to this file, instead of asking for a password
     #[arg(long, value_name = "FILE")]
@@ -162,6 +162,21 @@ fn add_recovery_code(repo: &Repository) -> Result<Zeroizing<String>> {
     Ok(code.text())
 }
 
+/// What a store does not keep, and what to keep in mind because of it.
+fn unsound(verdict: &Verdict) -> String {
+    let what = match verdict.create_only {
+        CreateOnly::Ignored => "this store replaces objects that were to be created only if they are not there",
+        CreateOnly::Sequential => "this store lets several racing creators of one object win",
+        CreateOnly::Atomic => "reads or LISTs of this store lag behind its writes",
+    };
+    let detail = verdict.details.first().map(|d| format!(" ({d})")).unwrap_or_default();
+    let unfolded = if verdict.create_only == CreateOnly::Atomic { "" } else { ", and old snapshots are not folded" };
+    format!(
+        "{what}{detail}: change keys on one machine at a time, and never prune here while backups run{unfolded}; \
+         backups themselves are safe"
+    )
+}
+
 fn tell(
     context: &Context,
     place: &Place,
@@ -171,11 +186,7 @@ fn tell(
     code: Option<&String>,
 ) -> Result<()> {
     if !verdict.is_sound() {
-        context.out.warn(format!(
-            "this store is {}: pruning beside running backups cannot rely on it{}",
-            verdict.word(),
-            verdict.details.first().map(|d| format!(" ({d})")).unwrap_or_default()
-        ));
+        context.out.warn(unsound(verdict));
     }
     // The code goes to the terminal, never into a log of JSON.
     if let Some(code) = code {

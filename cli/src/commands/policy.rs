@@ -106,8 +106,14 @@ fn policy(role: Role, bucket: &str, prefix: &str, writer: Option<&str>, principa
             statements.push(statement("Sweep", &["s3:DeleteObject"], removed));
         }
     }
-    if let Some(principal) = principal {
-        statements.iter_mut().for_each(|s| s["Principal"] = json!({"AWS": principal}));
+    for statement in &mut statements {
+        // Several roles' statements make one bucket policy, in which each needs a name of its own.
+        let sid =
+            format!("{role:?}{}{}", writer.map_or("", |id| &id[..8]), statement["Sid"].as_str().unwrap_or_default());
+        statement["Sid"] = sid.into();
+        if let Some(principal) = principal {
+            statement["Principal"] = json!({"AWS": principal});
+        }
     }
     json!({"Version": "2012-10-17", "Statement": statements})
 }
@@ -128,14 +134,34 @@ fn statement(sid: &str, actions: &[&str], resources: Vec<String>) -> Value {
 mod tests {
     use super::*;
 
+    const ID: &str = "abababab";
+
     #[test]
     fn writers_put_below_their_own_prefixes_and_delete_nothing() {
-        let policy = policy(Role::Writer, "b", "p", Some("ab"), None);
+        let policy = policy(Role::Writer, "b", "p", Some(ID), None);
         let text = policy.to_string();
-        assert!(text.contains("arn:aws:s3:::b/p/pack/ab/*") && !text.contains("Delete"), "{text}");
+        assert!(text.contains("arn:aws:s3:::b/p/pack/abababab/*") && !text.contains("Delete"), "{text}");
         let put = policy["Statement"].as_array().unwrap().iter().find(|s| s["Action"][0] == "s3:PutObject").unwrap();
         let resources = put["Resource"].as_array().unwrap();
-        assert!(resources.len() == 4 && resources.iter().all(|r| r.as_str().unwrap().ends_with("/ab/*")), "{put}");
+        assert!(
+            resources.len() == 4 && resources.iter().all(|r| r.as_str().unwrap().ends_with("/abababab/*")),
+            "{put}"
+        );
+    }
+
+    #[test]
+    fn statements_of_several_roles_have_names_of_their_own() {
+        let names = |role, id| {
+            let policy = policy(role, "b", "p", id, None);
+            let statements = policy["Statement"].as_array().unwrap().clone();
+            statements.into_iter().map(|s| s["Sid"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        let mut all = names(Role::Writer, Some(ID));
+        all.extend(names(Role::Writer, Some("cdcdcdcd")));
+        all.extend(names(Role::Reader, None));
+        assert!(all.iter().all(|sid| sid.bytes().all(|c| c.is_ascii_alphanumeric())), "{all:?}");
+        let unique: std::collections::BTreeSet<_> = all.iter().collect();
+        assert_eq!(unique.len(), all.len(), "{all:?}");
     }
 
     #[test]
@@ -147,7 +173,7 @@ mod tests {
 
     #[test]
     fn maintainers_never_delete_keys_or_the_config() {
-        let policy = policy(Role::Maintainer, "b", "p", Some("ab"), None);
+        let policy = policy(Role::Maintainer, "b", "p", Some(ID), None);
         let removes = |s: &&Value| s["Action"][0] == "s3:DeleteObject";
         let delete = policy["Statement"].as_array().unwrap().iter().find(removes).unwrap().to_string();
         assert!(!delete.contains("/key/") && !delete.contains("/cfg/") && delete.contains("/gc/*"), "{delete}");

@@ -119,7 +119,7 @@ fn params_are_checked() {
     let good = Params::new(min, avg, max, 1).unwrap();
     assert_eq!((good.min(), good.avg(), good.max(), good.normalization()), (min, avg, max, 1));
     assert_eq!(Params::with_average(avg), Ok(good));
-    assert_eq!(Params::with_average(1 << 20), Ok(Params::DEFAULT));
+    assert_eq!(Params::with_average(512 << 10), Ok(Params::DEFAULT));
     assert_eq!(Params::with_average(4 << 20).unwrap().max(), Params::CHUNK_MAX);
     let bad = [
         (min, avg + 2, max, 1),

@@ -60,6 +60,10 @@ pub struct Xattr {
     pub value: Vec<u8>,
 }
 
+/// Access lists, and the names of the copies of them that XFS shows to root: where both are there, the copy is no attribute.
+pub const ACL_COPIES: [(&[u8], &[u8]); 2] =
+    [(b"system.posix_acl_access", b"trusted.SGI_ACL_FILE"), (b"system.posix_acl_default", b"trusted.SGI_ACL_DEFAULT")];
+
 /// Identity of a file with several names: equal pairs within one snapshot are one file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HardLink {

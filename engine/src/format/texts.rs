@@ -11,9 +11,10 @@ use super::pack::{self, Header, Table};
 use super::slot::Slot;
 use super::snapshot::{GraphPart, NamesPart, Stored};
 use super::tree::Tree;
+use super::verdict::Verdict;
 
 /// How many decoders there are.
-pub const DECODERS: u8 = 13;
+pub const DECODERS: u8 = 14;
 
 /// Decodes `text` with decoder `n`, and encodes what came out: it must be `text` again, whatever it was. `None`: refused, or
 /// the decoded value has no plain encoding to compare with.
@@ -36,7 +37,8 @@ pub fn decode_and_encode(n: u8, text: &[u8]) -> Option<Vec<u8>> {
             let _ = Base::read(text);
             None
         }
-        11 => {
+        11 => Verdict::from_bytes(text).ok().map(|v| v.to_bytes()),
+        12 => {
             gc::fuzz_texts(text);
             None
         }

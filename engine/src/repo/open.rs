@@ -42,13 +42,13 @@ pub struct Options {
 }
 
 impl Options {
-    /// Usual ones, with local things below `local`: 256 MiB, a thread for each core, 16 connections, a look every 10 s.
+    /// Usual ones, with local things below `local`: 128 MiB, a thread for each core, 16 connections, a look every 10 s.
     pub fn new(local: impl Into<PathBuf>) -> Self {
         let local = local.into();
         Self {
             cache: Some(local.join("cache")),
             state: local.join("state"),
-            memory: 256 << 20,
+            memory: 128 << 20,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             connections: 16,
             watch: Duration::from_secs(10),

@@ -10,6 +10,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::crypto::hash;
@@ -32,6 +33,8 @@ pub const SMALL_SESSION: usize = 1 << 20;
 const TREE_PACK: usize = 4 << 20;
 /// Packs in memory at most.
 const PACKS_IN_MEMORY: usize = 3;
+/// Room for the frame that fills a pack, its table and its padding. Memory that is not written to is not taken.
+const PACK_SLACK: usize = 4 << 20;
 /// Blobs of one pack at most, but for those of its last frames: tiny ones take more room in its table than in its frames.
 const PACK_BLOBS: usize = 128 << 10;
 
@@ -59,6 +62,7 @@ pub struct Packer {
     single: AtomicBool,
     next_seq: AtomicU64,
     permits: Arc<Semaphore>,
+    buffers: Arc<Buffers>,
     uploads: Mutex<tokio::task::JoinSet<()>>,
     on_durable: Arc<dyn OnDurable>,
     failure: Arc<Failure>,
@@ -156,6 +160,7 @@ impl Packer {
             single: AtomicBool::new(true),
             next_seq: AtomicU64::new(0),
             permits: Arc::new(Semaphore::new(PACKS_IN_MEMORY)),
+            buffers: Arc::default(),
             uploads: Mutex::default(),
             on_durable,
             failure,
@@ -230,8 +235,10 @@ impl Packer {
                 stanza: self.stanza.clone(),
             }],
         };
+        let mut bytes = self.buffers.take(self.data_pack + PACK_SLACK);
+        bytes.extend_from_slice(&header.encode());
         let filling = Filling {
-            bytes: header.encode(),
+            bytes,
             table: Table::default(),
             next_ordinal: 0,
             blobs: 0,
@@ -307,8 +314,9 @@ impl Packer {
         let object = key(objects::pack(info.writer, info.session, info.seq, info.id));
         let (on_durable, failure, permits) =
             (Arc::clone(&self.on_durable), Arc::clone(&self.failure), Arc::clone(&self.permits));
+        let bytes = Bytes::from_owner(Body { bytes, buffers: Arc::clone(&self.buffers) });
         let put = async move {
-            store.put(&object, bytes.into()).await?;
+            store.put(&object, bytes).await?;
             // Telling the index may write a file: not on a thread that moves bytes of others.
             tokio::task::spawn_blocking(move || on_durable.durable(info, entries))
                 .await
@@ -344,6 +352,39 @@ impl Packer {
         let mut uploads = std::mem::take(&mut *self.uploads.lock().expect("no panic while held"));
         self.repo.bridge.wait(async { while uploads.join_next().await.is_some() {} });
         self.failure.check()
+    }
+}
+
+/// Memory of packs that are durable, for those that come: fresh memory takes as much time as hashing what goes into it.
+#[derive(Default)]
+struct Buffers(Mutex<Vec<Vec<u8>>>);
+
+impl Buffers {
+    fn take(&self, capacity: usize) -> Vec<u8> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_else(|| Vec::with_capacity(capacity))
+    }
+
+    fn give(&self, mut buffer: Vec<u8>) {
+        buffer.clear();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+    }
+}
+
+/// Bytes of a pack on its way to the store.
+struct Body {
+    bytes: Vec<u8>,
+    buffers: Arc<Buffers>,
+}
+
+impl AsRef<[u8]> for Body {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        self.buffers.give(std::mem::take(&mut self.bytes));
     }
 }
 

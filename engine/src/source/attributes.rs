@@ -7,7 +7,9 @@ use rustix::fs::{fgetxattr, flistxattr, getxattr, ioctl_getflags, listxattr};
 use rustix::io::Errno;
 
 use super::{Kind, Shared, Stat};
-use crate::format::node::{FLAGS_STORED, HardLink, Metadata, NodeKind, Timestamp, XATTR_BYTES_MAX, XATTRS_MAX, Xattr};
+use crate::format::node::{
+    ACL_COPIES, FLAGS_STORED, HardLink, Metadata, NodeKind, Timestamp, XATTR_BYTES_MAX, XATTRS_MAX, Xattr,
+};
 use crate::progress::ProblemKind;
 use crate::sys;
 
@@ -131,12 +133,22 @@ fn xattrs(shared: &Shared, handle: Handle, notes: &mut Vec<Note>) -> Vec<Xattr> 
     let mut names: Vec<&[u8]> = list.split(|&b| b == 0).filter(|name| !name.is_empty()).collect();
     names.sort_unstable();
     names.dedup();
+    leave_out_copies(&mut names);
     if names.len() > XATTRS_MAX {
         let message = format!("has {} extended attributes; {XATTRS_MAX} are stored", names.len());
         notes.push(Note { kind: ProblemKind::Skipped, message });
         names.truncate(XATTRS_MAX);
     }
     names.into_iter().filter_map(|name| value(&reader, name, notes)).collect()
+}
+
+/// XFS shows root each access list twice: as all file systems do, and in the form that it keeps on disk.
+fn leave_out_copies(names: &mut Vec<&[u8]>) {
+    for (list, copy) in ACL_COPIES {
+        if names.binary_search(&list).is_ok() {
+            names.retain(|name| *name != copy);
+        }
+    }
 }
 
 fn value(reader: &Reader, name: &[u8], notes: &mut Vec<Note>) -> Option<Xattr> {
@@ -187,5 +199,20 @@ fn growing(read: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::io:
             Ok(large)
         }
         Err(e) => Err(e),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_is_left_out_only_beside_its_list() {
+        let mut both: Vec<&[u8]> = vec![b"system.posix_acl_access", b"trusted.SGI_ACL_FILE", b"user.x"];
+        leave_out_copies(&mut both);
+        assert_eq!(both, [&b"system.posix_acl_access"[..], b"user.x"]);
+        let mut alone: Vec<&[u8]> = vec![b"system.posix_acl_access", b"trusted.SGI_ACL_DEFAULT"];
+        leave_out_copies(&mut alone);
+        assert_eq!(alone.len(), 2);
     }
 }

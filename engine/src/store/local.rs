@@ -14,11 +14,11 @@
 //! Keys are opened relative to the root's descriptor and never through a symbolic link ([`ResolveFlags`]): who can write
 //! into the directory cannot lead us out of it. All calls block and run on tokio's blocking threads.
 
+mod bulk;
 mod walk;
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -181,9 +181,9 @@ impl Store for Local {
     async fn get(&self, key: &Key, max: u64) -> Result<Bytes> {
         let key = key.clone();
         let read = move |inner: &Inner| {
-            let (mut file, size) = inner.open_object(&key)?;
+            let (file, size) = inner.open_object(&key)?;
             check_size(&key, size, max)?;
-            read_exactly(&mut file, &key, size)
+            read_exactly(&file, &key, 0..size)
         };
         self.blocking(read).await
     }
@@ -191,10 +191,9 @@ impl Store for Local {
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
         let key = key.clone();
         let read = move |inner: &Inner| {
-            let (mut file, size) = inner.open_object(&key)?;
+            let (file, size) = inner.open_object(&key)?;
             check_range(&key, &range, size)?;
-            file.seek(SeekFrom::Start(range.start)).map_err(|e| io_error(format!("get {key}"), e))?;
-            read_exactly(&mut file, &key, range.end - range.start)
+            read_exactly(&file, &key, range)
         };
         self.blocking(read).await
     }
@@ -251,7 +250,7 @@ impl Inner {
     fn write_in(&self, dir: &OwnedFd, name: &str, body: &[u8], publish: Publish) -> Result<(), Errno> {
         let temporary = self.new_temporary(dir)?;
         let (Temporary::Anonymous(file) | Temporary::Named(file, ..)) = &temporary;
-        let written = (&mut &*file).write_all(body).map_err(|e| errno(&e));
+        let written = bulk::write_all(file, body).map_err(|e| errno(&e));
         let published = written.and_then(|()| fs::fsync(file)).and_then(|()| publish(self, &temporary, dir, name));
         temporary.remove_name();
         published.and_then(|()| self.sync_dir(dir))
@@ -483,17 +482,16 @@ fn ignore_exist(error: Errno) -> Result<(), Errno> {
     if error == Errno::EXIST { Ok(()) } else { Err(error) }
 }
 
-fn read_exactly(file: &mut File, key: &Key, len: u64) -> Result<Bytes> {
+fn read_exactly(file: &File, key: &Key, range: Range<u64>) -> Result<Bytes> {
     let what = || format!("get {key}");
+    let len = range.end - range.start;
     let len = usize::try_from(len).map_err(|e| StoreError::Failed { what: what(), source: e.into() })?;
-    let mut body = vec![0; len];
-    file.read_exact(&mut body).map_err(|e| match e.kind() {
+    bulk::read_exact_at(file, range.start, len).map_err(|e| match e.kind() {
         std::io::ErrorKind::UnexpectedEof => {
             StoreError::Wrong { what: what(), how: "it shrank while it was read".into() }
         }
         _ => io_error(what(), e),
-    })?;
-    Ok(body.into())
+    })
 }
 
 fn errno(error: &std::io::Error) -> Errno {

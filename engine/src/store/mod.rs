@@ -138,7 +138,9 @@ pub enum StoreError {
         source: BoxError,
     },
     /// No room: full disk, quota, full bucket.
-    #[error("{what}: no space left in the store")]
+    #[error(
+        "{what}: no space left in the store; make room or raise its quota, then try again: what is stored so far is used"
+    )]
     Full {
         /// Verb and object.
         what: String,

@@ -5,7 +5,7 @@ use rustix::io::{Errno, Result};
 
 use super::Options;
 use super::handle::{Inode, Reach};
-use crate::format::node::Metadata;
+use crate::format::node::{ACL_COPIES, Metadata};
 
 /// The attribute that holds a file's capabilities.
 pub(super) const CAPABILITY: &[u8] = b"security.capability";
@@ -29,8 +29,10 @@ fn is_managed(name: &[u8]) -> bool {
 /// Names on `inode` that `metadata` lacks and that are to be removed.
 pub(super) fn surplus(inode: &Inode<'_>, metadata: &Metadata, options: &Options) -> Vec<Vec<u8>> {
     let wanted = |name: &[u8]| metadata.xattrs.iter().any(|xattr| xattr.name == name);
+    // Goes with the access list that it is a copy of.
+    let is_copy = |name: &[u8]| ACL_COPIES.iter().any(|(list, copy)| *copy == name && wanted(list));
     let mut names = list(inode).unwrap_or_default();
-    names.retain(|name| is_managed(name) && !is_excluded(options, name) && !wanted(name));
+    names.retain(|name| is_managed(name) && !is_excluded(options, name) && !wanted(name) && !is_copy(name));
     names
 }
 

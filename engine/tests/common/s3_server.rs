@@ -31,6 +31,11 @@ pub struct Behaviour {
     pub create_only: CreateOnly,
     /// Answers 503 to this many requests.
     pub storm: u64,
+    /// Fails every request with a number that this divides: by 503 or 500 without doing anything, or by 500 to the next
+    /// write when that is done.
+    pub fail_every: Option<u64>,
+    /// Answers every request with a number that this divides 200 ms late.
+    pub slow_every: Option<u64>,
     /// Does what this many writes ask for, and answers 500.
     pub lost_answers: u64,
     /// Answers this code with this status to everything.
@@ -47,6 +52,10 @@ pub struct Behaviour {
     pub forget_after: bool,
     /// Knows no checksum headers and says so.
     pub refuse_checksums: bool,
+    /// Answers "denied" to reads of what is not there, as to somebody who may not LIST the whole bucket.
+    pub hide_absence: bool,
+    /// Answers "denied" to reads of what is there.
+    pub deny_reads: bool,
 }
 
 impl Default for Behaviour {
@@ -54,6 +63,8 @@ impl Default for Behaviour {
         Self {
             create_only: CreateOnly::Atomic,
             storm: 0,
+            fail_every: None,
+            slow_every: None,
             lost_answers: 0,
             refuse: None,
             delay: Duration::ZERO,
@@ -62,6 +73,8 @@ impl Default for Behaviour {
             ignore_ranges: false,
             forget_after: false,
             refuse_checksums: false,
+            hide_absence: false,
+            deny_reads: false,
         }
     }
 }
@@ -88,6 +101,7 @@ struct State {
     objects: Mutex<BTreeMap<String, Stored>>,
     behaviour: Mutex<Behaviour>,
     requests: AtomicU64,
+    failed: AtomicU64,
 }
 
 impl Drop for Server {
@@ -156,6 +170,11 @@ impl Server {
         self.state.requests.load(Ordering::Relaxed)
     }
 
+    /// How many requests [`Behaviour::fail_every`] hit.
+    pub fn failed(&self) -> u64 {
+        self.state.failed.load(Ordering::Relaxed)
+    }
+
     /// All objects, by their full keys.
     pub fn objects(&self) -> MutexGuard<'_, BTreeMap<String, Stored>> {
         self.state.objects.lock().unwrap()
@@ -190,9 +209,18 @@ struct Handler {
 impl Handler {
     /// Counts the request and misbehaves where nothing is to be done.
     async fn gate(&self, bucket: &str) -> S3Result<Behaviour> {
-        self.state.requests.fetch_add(1, Ordering::Relaxed);
+        let number = 1 + self.state.requests.fetch_add(1, Ordering::Relaxed);
+        let divides = |every: Option<u64>| every.is_some_and(|every| number.is_multiple_of(every));
         let behaviour = {
             let mut behaviour = self.state.behaviour.lock().unwrap();
+            if divides(behaviour.fail_every) {
+                let failed = self.state.failed.fetch_add(1, Ordering::Relaxed);
+                match failed % 3 {
+                    0 => return Err(s3_error!(SlowDown, "slow down")),
+                    1 => return Err(s3_error!(InternalError, "try again")),
+                    _ => behaviour.lost_answers += 1,
+                }
+            }
             if behaviour.storm > 0 {
                 behaviour.storm -= 1;
                 return Err(s3_error!(SlowDown, "slow down"));
@@ -200,6 +228,9 @@ impl Handler {
             behaviour.clone()
         };
         tokio::time::sleep(behaviour.delay).await;
+        if divides(behaviour.slow_every) {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
         if let Some((status, code, message)) = behaviour.refuse {
             let mut error = S3Error::with_message(S3ErrorCode::Custom(code.into()), message);
             error.set_status_code(status.try_into().unwrap());
@@ -220,7 +251,15 @@ impl Handler {
 
     fn find(&self, key: &str, customer_key_md5: Option<&String>) -> S3Result<Stored> {
         let objects = self.state.objects.lock().unwrap();
-        let stored = objects.get(key).ok_or_else(|| s3_error!(NoSuchKey))?;
+        let (hidden, denied) = {
+            let behaviour = self.state.behaviour.lock().unwrap();
+            (behaviour.hide_absence, behaviour.deny_reads)
+        };
+        if denied {
+            return Err(s3_error!(AccessDenied));
+        }
+        let absent = || if hidden { s3_error!(AccessDenied) } else { s3_error!(NoSuchKey) };
+        let stored = objects.get(key).ok_or_else(absent)?;
         if stored.customer_key_md5.as_ref() != customer_key_md5 {
             return Err(s3_error!(InvalidRequest, "The object was stored using a form of Server Side Encryption."));
         }

@@ -123,14 +123,14 @@ impl Walk<'_> {
     /// The same with the same cuts, but all threads hash, compress and seal: while they store one batch of chunks, the
     /// next is read and cut. One file at a time, because two batches are in memory.
     fn save_shared(&self, mut reader: impl Read + Send, content: &mut Builder) -> Result<u64, Failed> {
-        let mut total = 0;
-        let mut batch = self.read_batch(&mut reader, &[])?;
+        let (mut total, mut spare) = (0, Vec::new());
+        let mut batch = self.read_batch(&mut reader, &[], Vec::new())?;
         loop {
-            let rest = batch.bytes[batch.cut..].to_vec();
+            let rest = &batch.bytes[batch.cut..];
             let at_end = batch.at_end;
             let (ids, next) = rayon::join(
                 || self.store_batch(&batch),
-                || if at_end { Ok(Batch::default()) } else { self.read_batch(&mut reader, &rest) },
+                || if at_end { Ok(Batch::default()) } else { self.read_batch(&mut reader, rest, spare) },
             );
             for (len, id) in ids? {
                 content.data(self, len, id)?;
@@ -139,15 +139,19 @@ impl Walk<'_> {
             if at_end {
                 return Ok(total);
             }
-            batch = next?;
+            spare = std::mem::replace(&mut batch, next?).bytes;
         }
     }
 
-    fn read_batch(&self, reader: &mut impl Read, rest: &[u8]) -> io::Result<Batch> {
+    /// Fills `bytes`, which may be memory that was used before, with `rest` and what follows it.
+    fn read_batch(&self, reader: &mut impl Read, rest: &[u8], mut bytes: Vec<u8>) -> io::Result<Batch> {
         let max = self.chunker.params().max() as usize;
-        let mut batch = Batch { bytes: Vec::with_capacity(self.batch_bytes.max(2 * max)), ..Batch::default() };
-        batch.bytes.extend_from_slice(rest);
-        let want = batch.bytes.capacity() - rest.len();
+        let capacity = self.batch_bytes.max(2 * max);
+        bytes.clear();
+        bytes.reserve_exact(capacity);
+        bytes.extend_from_slice(rest);
+        let mut batch = Batch { bytes, ..Batch::default() };
+        let want = capacity - rest.len();
         let read = reader.take(want as u64).read_to_end(&mut batch.bytes)?;
         batch.at_end = read < want;
         while batch.cut < batch.bytes.len() && (batch.at_end || batch.bytes.len() - batch.cut >= max) {

@@ -8,6 +8,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
+use crate::store::url::without_user;
 use crate::store::{BoxError, Key, StoreError, Verb};
 
 /// Longest wait that a `Retry-After` may ask for; above it our own deadline decides.
@@ -20,6 +21,8 @@ pub(super) struct Request<'a> {
     /// The object, or none for a LIST.
     pub(super) key: Option<&'a Key>,
     pub(super) bucket: &'a str,
+    /// `http[s]://host[:port]` where one is given.
+    pub(super) endpoint: Option<&'a str>,
 }
 
 impl Request<'_> {
@@ -70,6 +73,12 @@ impl fmt::Display for Answer {
 pub(crate) fn retry_after(error: &StoreError) -> Option<Duration> {
     let StoreError::Transient { source, .. } = error else { return None };
     source.downcast_ref::<Answer>()?.retry_after
+}
+
+/// Whether this refusal of a read may mean that the object is not there. The answer to a HEAD has no code.
+pub(super) fn may_hide_absence(error: &StoreError) -> bool {
+    let StoreError::Denied { source, .. } = error else { return false };
+    source.downcast_ref::<Answer>().is_some_and(|a| a.status == 403 && matches!(a.code.as_str(), "" | "AccessDenied"))
 }
 
 /// Sorts the failure of a call of the SDK.
@@ -242,7 +251,11 @@ fn sort_unanswered(request: Request<'_>, error: BoxError) -> StoreError {
         let hint = "the server does not speak TLS there; use http:// or another port in the URL".into();
         return StoreError::Setup { what, hint, source: chain.into() };
     }
-    StoreError::Transient { what, source: chain.into() }
+    let source = match chain.split_once("client error (Connect)") {
+        Some((_, cause)) => format!("{} cannot be reached{cause}", request.endpoint.map_or("AWS".into(), without_user)),
+        None => chain,
+    };
+    StoreError::Transient { what, source: source.into() }
 }
 
 fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
@@ -280,7 +293,7 @@ mod tests {
             retry_after: None,
             hint: "",
         };
-        sort_answer(Request { verb, key: Some(&key), bucket: "b" }, answer)
+        sort_answer(Request { verb, key: Some(&key), bucket: "b", endpoint: None }, answer)
     }
 
     #[test]

@@ -31,7 +31,7 @@ use md5::{Digest, Md5};
 use zeroize::Zeroizing;
 
 pub(crate) use self::errors::retry_after;
-use self::errors::{Request, chain_text, sort, transient};
+use self::errors::{Request, chain_text, may_hide_absence, sort, transient};
 use super::{Key, Page, Result, Store, StoreError, Verb, check_range, check_size};
 
 /// Time that any call may take, whatever its body.
@@ -171,7 +171,7 @@ impl S3 {
     }
 
     fn request<'a>(&'a self, verb: Verb, key: Option<&'a Key>) -> Request<'a> {
-        Request { verb, key, bucket: &self.options.bucket }
+        Request { verb, key, bucket: &self.options.bucket, endpoint: self.options.endpoint.as_deref() }
     }
 
     fn customer_key(&self) -> (Option<String>, Option<String>, Option<String>) {
@@ -248,6 +248,20 @@ impl S3 {
             _ => Ok(bytes.into()),
         }
     }
+
+    /// A server tells that an object is absent only to whom it would LIST the whole bucket for, and to others that they are
+    /// denied: also to those whose policy lets them LIST below their prefix. So a LIST of the very key decides.
+    async fn or_absent<T>(&self, key: &Key, answer: Result<T>) -> Result<T> {
+        match answer {
+            Err(denied) if may_hide_absence(&denied) => match self.page(key.as_str(), None).await {
+                Ok(page) if page.objects.iter().all(|l| l.key != *key) => {
+                    Err(StoreError::NotFound { key: key.clone() })
+                }
+                _ => Err(denied),
+            },
+            answer => answer,
+        }
+    }
 }
 
 #[async_trait]
@@ -274,7 +288,7 @@ impl Store for S3 {
             let got = self.download(key, None).await?;
             self.read(key, got.body, got.content_length, max).await
         };
-        within(self.request(Verb::Get, Some(key)), max, call).await
+        self.or_absent(key, within(self.request(Verb::Get, Some(key)), max, call).await).await
     }
 
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
@@ -292,7 +306,7 @@ impl Store for S3 {
             check_range(key, &range, range.start + body.len() as u64)?;
             Ok(body)
         };
-        within(self.request(Verb::Get, Some(key)), len, call).await
+        self.or_absent(key, within(self.request(Verb::Get, Some(key)), len, call).await).await
     }
 
     async fn head(&self, key: &Key) -> Result<u64> {
@@ -301,7 +315,8 @@ impl Store for S3 {
         let mut head = self.client.head_object().bucket(&self.options.bucket).key(self.object(key));
         head =
             head.set_sse_customer_algorithm(algorithm).set_sse_customer_key(customer_key).set_sse_customer_key_md5(md5);
-        let told = within(request, 0, async { head.send().await.map_err(|e| sort(request, e)) }).await?;
+        let told = within(request, 0, async { head.send().await.map_err(|e| sort(request, e)) }).await;
+        let told = self.or_absent(key, told).await?;
         let size = told.content_length.and_then(|n| u64::try_from(n).ok());
         size.ok_or_else(|| StoreError::Wrong { what: request.what(), how: "no length".into() })
     }

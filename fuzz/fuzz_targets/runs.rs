@@ -1,0 +1,4 @@
+//! See `src/runs.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| copal_fuzz::runs::run(bytes));
