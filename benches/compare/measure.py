@@ -31,7 +31,7 @@ def adopt_orphans():
 def run(argv, *, env, log, cwd="/", stdout=None):
     """Runs `argv` to its end and returns the figures of a step; what it prints goes to `log`, or stdout to a file.
 
-    Returns `wall` and `cpu` in seconds, `rss` (largest process) and `rss_sum`, `anon_sum` (all processes) in bytes, and
+    Returns `wall`, `cpu` and of that `user` in seconds, `rss` (largest process) and `rss_sum`, `anon_sum` (all processes) in bytes, and
     `other_load`: the share of the whole machine, 0 to 1, that neither the command nor this harness used.
     """
     os.sync()  # what earlier steps wrote is not this one's to wait for
@@ -42,28 +42,29 @@ def run(argv, *, env, log, cwd="/", stdout=None):
                                  stdout=out if stdout else words, stderr=words)
         sampler = _Sampler(child.pid)
         sampler.start()
-        code, cpu, rss = _wait_for_all(child)
+        code, user, system, rss = _wait_for_all(child)
         wall = time.monotonic() - start
         sampler.stop()
     if code != 0:
         raise Failed(f"{argv[0]}: exit code {code}: {_last_words(log)}")
+    cpu = user + system
     busy = (_busy_ticks() - before[0]) / TICKS - cpu - (_own_cpu() - before[1])
     other_load = max(0.0, busy) / (wall * PROCESSORS)
-    return {"wall": wall, "cpu": cpu, "rss": rss, "rss_sum": sampler.rss, "anon_sum": sampler.anon,
+    return {"wall": wall, "cpu": cpu, "user": user, "rss": rss, "rss_sum": sampler.rss, "anon_sum": sampler.anon,
             "other_load": other_load, "loadavg": os.getloadavg()[0]}
 
 
 def _wait_for_all(child):
     """Reaps until no process is left. The kernel adds the figures of a process to its parent's when that one waits for it,
     so nothing is counted twice."""
-    code, cpu, rss = None, 0.0, 0
+    code, user, system, rss = None, 0.0, 0.0, 0
     while True:
         try:
             pid, status, used = os.wait4(-1, 0)
         except ChildProcessError:
             child.returncode = code  # Popen must not wait for it again
-            return code, cpu, rss
-        cpu += used.ru_utime + used.ru_stime
+            return code, user, system, rss
+        user, system = user + used.ru_utime, system + used.ru_stime
         rss = max(rss, used.ru_maxrss * 1024)
         if pid == child.pid:
             code = os.waitstatus_to_exitcode(status)

@@ -59,21 +59,25 @@ def columns_of_sizes(cells):
 
 
 def against_best(cells, tools):
-    """A row with Copal's median over the lowest of the others, and whose that is; none without Copal or others."""
+    """Rows with Copal's figure over the lowest of the others, and whose that is: of medians, and of the least of all rounds,
+    which tells more where other load made most rounds slow. None without Copal or others."""
     peers = [tool for tool in tools if tool != "copal"]
     if not peers or "copal" not in tools:
         return []
 
-    def ratio(step, field):
-        medians = {tool: median(run[field] for run in cells[tool, step]) for tool in tools if cells[tool, step]}
-        own, others = medians.pop("copal", None), medians
+    def ratio(step, field, of):
+        others = {tool: of([run[field] for run in cells[tool, step]]) for tool in tools if cells[tool, step]}
+        own = others.pop("copal", None)
         if own is None or not others:
             return "-"
         best = min(others, key=others.get)
         return f"{own / max(others[best], 0.005):.2f} {best}"
 
-    times = (f"{ratio(step, 'wall')} / {ratio(step, 'cpu')}" for step in TIMES)
-    return [("**copal / best**", ["", *times, *(ratio(step, field) for step, field, _ in columns_of_sizes(cells))])]
+    def line(of):
+        times = (f"{ratio(step, 'wall', of)} / {ratio(step, 'cpu', of)}" for step in TIMES)
+        return ["", *times, *(ratio(step, field, of) for step, field, _ in columns_of_sizes(cells))]
+
+    return [("**copal / best**", line(median)), ("least / least", line(min))]
 
 
 def time_cell(runs):
