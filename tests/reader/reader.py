@@ -176,8 +176,10 @@ class Repository:
         require(not store.list("base/"), "something stands under base/, of which this reader knows nothing")
         graph, content = bundle.d_idx, bundle.d_id
         self.graph_packs, self.graph_records = derive("copal 1 graph packs", graph), derive("copal 1 graph records", graph)
-        self.graph_ids = derive("copal 1 graph blob id", graph)
-        self.content_ids = content and derive("copal 1 content blob id", content)
+        self.blob_ids = {TREE: derive("copal 1 tree blob id", graph)}
+        if content:
+            of = {DATA: "data", META: "meta", MAP: "map"}
+            self.blob_ids |= {kind: derive(f"copal 1 {name} blob id", content) for kind, name in of.items()}
         self.config = self.read_configs()
         self.keys = self.read_recipients()
         self.secrets, self.index, self.frames = {}, {}, {}
@@ -308,7 +310,7 @@ class Repository:
         return derive("copal 1 pack", secret + b"\1" + self.id + origin.raw)
 
     def blob_id(self, kind, text):
-        return keyed(self.graph_ids if kind == TREE else self.content_ids, bytes([kind]) + text)
+        return keyed(self.blob_ids[kind], text)
 
     def open_frame(self, key, kind, sealed):
         """The header's count and the text of a frame."""

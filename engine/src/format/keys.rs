@@ -8,7 +8,7 @@ use crate::crypto::hash;
 use crate::crypto::secret::Secret;
 use crate::id::{BlobId, RepositoryId, SessionId, WriterId};
 
-use super::blob::{BlobKind, Class, Origin};
+use super::blob::{BlobKind, Origin};
 
 /// Version of all algorithms together: BLAKE3, AES-256-GCM, X-Wing (draft 06), Ed25519, Argon2id, zstd.
 pub const SUITE: u8 = 1;
@@ -26,7 +26,7 @@ pub struct Domain {
 
 /// Keys of the graph class, derived from D_idx.
 pub struct GraphKeys {
-    id: Secret,
+    tree_ids: Secret,
     packs: Secret,
     records: Secret,
 }
@@ -36,7 +36,7 @@ impl GraphKeys {
     pub fn new(d_idx: &Secret) -> Self {
         let from = |context| hash::derive(context, &[d_idx.expose()]);
         Self {
-            id: from("copal 1 graph blob id"),
+            tree_ids: from("copal 1 tree blob id"),
             packs: from("copal 1 graph packs"),
             records: from("copal 1 graph records"),
         }
@@ -50,7 +50,8 @@ impl GraphKeys {
 
 /// Keys derived from D_id: ids of content, tags of directories, hashes of labels.
 pub struct ContentIds {
-    id: Secret,
+    /// Of data, meta and map blobs.
+    ids: [Secret; 3],
     tags: Secret,
     labels: Secret,
     source: Secret,
@@ -61,7 +62,7 @@ impl ContentIds {
     pub fn new(d_id: &Secret) -> Self {
         let from = |context| hash::derive(context, &[d_id.expose()]);
         Self {
-            id: from("copal 1 content blob id"),
+            ids: ["copal 1 data blob id", "copal 1 meta blob id", "copal 1 map blob id"].map(from),
             tags: from("copal 1 directory tags"),
             labels: from("copal 1 labels"),
             source: from("copal 1 source"),
@@ -90,13 +91,17 @@ impl ContentIds {
     }
 }
 
-/// Id of a blob: keyed BLAKE3 over its kind and plaintext. `content` is needed for all kinds but trees.
+/// Id of a blob: BLAKE3 of its plaintext under the key of its kind. `content` is needed for all kinds but trees.
+///
+/// Nothing stands before the plaintext: BLAKE3 takes several chunks at once only where they are whole, and small files have few.
 pub fn blob_id(graph: &GraphKeys, content: Option<&ContentIds>, kind: BlobKind, plaintext: &[u8]) -> Option<BlobId> {
-    let key = match kind.class() {
-        Class::Graph => &graph.id,
-        Class::Content => &content?.id,
+    let key = match kind {
+        BlobKind::Tree => &graph.tree_ids,
+        BlobKind::Data => &content?.ids[0],
+        BlobKind::Meta => &content?.ids[1],
+        BlobKind::Map => &content?.ids[2],
     };
-    Some(BlobId::from_bytes(hash::keyed(key, &[&[kind as u8], plaintext])))
+    Some(BlobId::from_bytes(hash::keyed(key, &[plaintext])))
 }
 
 /// What one session seals content with. Readers get it back from the stanza, nobody else does.

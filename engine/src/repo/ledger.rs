@@ -17,7 +17,7 @@ use super::open::{Repository, key};
 use super::packer::{OnDurable, SMALL_SESSION, SessionKeys};
 
 /// Entries that wait for a segment before one is written: about 9 MB of heap.
-const SEGMENT_ENTRIES: usize = 128 << 10;
+const SEGMENT_ENTRIES: usize = 64 << 10;
 
 /// What a session stored, in numbers. What it adopted is not among it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

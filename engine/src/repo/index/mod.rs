@@ -97,8 +97,8 @@ pub struct Segment {
     pub entries: Vec<Entry>,
 }
 
-/// Published blobs that wait for a run before [`Index::publish`] writes one: about 16 MB of heap.
-const PENDING_MAX: usize = 128 << 10;
+/// Published blobs that wait for a run before [`Index::publish`] writes one: about 8 MB of heap.
+const PENDING_MAX: usize = 64 << 10;
 /// In a session's own runs, where a segment's id stands.
 const NO_SEGMENT: SegmentId = SegmentId::from_bytes([0; 32]);
 
@@ -253,7 +253,7 @@ impl Index {
 
     /// Tells where the blobs of a pack of this session lie, now that it is durable. `pack` of the entries is ignored.
     ///
-    /// Writes a run once 128 Ki blobs wait for one. After an error the session cannot go on.
+    /// Writes a run once 64 Ki blobs wait for one. After an error the session cannot go on.
     pub fn publish(&self, pack: PackInfo, entries: &[Entry]) -> Result<()> {
         if self.claims.publish(pack, entries) < PENDING_MAX { Ok(()) } else { self.flush() }
     }
