@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{Key, Page, Result, Store, StoreError, s3};
 
-/// Further tries of a read that was answered wrongly.
+/// Further tries of a read that was answered wrongly, where there may be a proxy.
 const WRONG_RETRIES: u32 = 2;
 
 /// How long and how often to try.
@@ -37,6 +37,8 @@ pub struct Policy {
     pub deadline: Duration,
     /// The same, until the store has answered anything: a mistyped host should not take a quarter of an hour to say so.
     pub first_deadline: Duration,
+    /// Further tries of a read that was answered wrongly. None for a disk: what is short there stays short.
+    pub wrong_retries: u32,
 }
 
 impl Default for Policy {
@@ -48,6 +50,7 @@ impl Default for Policy {
             attempts: 100,
             deadline: Duration::from_secs(15 * 60),
             first_deadline: Duration::from_secs(30),
+            wrong_retries: WRONG_RETRIES,
         }
     }
 }
@@ -110,7 +113,7 @@ impl<'a> Tries<'a> {
         let policy = &self.retry.policy;
         match &error {
             StoreError::Transient { .. } => {}
-            StoreError::Wrong { .. } if self.wrong < WRONG_RETRIES => self.wrong += 1,
+            StoreError::Wrong { .. } if self.wrong < policy.wrong_retries => self.wrong += 1,
             _ => {
                 self.retry.reached.store(true, Ordering::Relaxed);
                 return Err(error);
@@ -216,7 +219,14 @@ mod tests {
 
     fn quick() -> Policy {
         let ms = Duration::from_millis;
-        Policy { first_wait: ms(1), max_wait: ms(4), attempts: 5, deadline: ms(5000), first_deadline: ms(5000) }
+        Policy {
+            first_wait: ms(1),
+            max_wait: ms(4),
+            attempts: 5,
+            deadline: ms(5000),
+            first_deadline: ms(5000),
+            wrong_retries: WRONG_RETRIES,
+        }
     }
 
     fn key(text: &str) -> Key {
@@ -276,5 +286,8 @@ mod tests {
         memory.put(&key("a"), "0123456789".into()).await.unwrap();
         assert!(matches!(retry.get_range(&key("a"), 5..20).await, Err(StoreError::Wrong { .. })));
         assert_eq!(fault.calls(), u64::from(1 + WRONG_RETRIES));
+        let disk = Retry::new(fault.clone(), Policy { wrong_retries: 0, ..quick() });
+        assert!(matches!(disk.get_range(&key("a"), 5..20).await, Err(StoreError::Wrong { .. })));
+        assert_eq!(fault.calls(), u64::from(2 + WRONG_RETRIES));
     }
 }

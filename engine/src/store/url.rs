@@ -53,24 +53,29 @@ pub struct Options {
 
 /// Opens the store at `location`, with retries and caps. A directory must exist; a bucket is not asked yet.
 pub async fn open(location: &Location, options: &Options) -> Result<Arc<dyn Store>> {
-    let store: Arc<dyn Store> = match location {
-        Location::Local(path) => Arc::new(Local::open(path)?),
-        Location::S3 { .. } => Arc::new(S3::connect(bucket_options(location, options)).await?),
-    };
-    Ok(wrapped(store, options))
+    match location {
+        Location::Local(path) => Ok(directory(Local::open(path)?, options)),
+        Location::S3 { .. } => {
+            let bucket = S3::connect(bucket_options(location, options)).await?;
+            Ok(wrapped(Arc::new(bucket), options, options.retry))
+        }
+    }
 }
 
 /// As [`open`], and makes a directory that is missing. Buckets are never made.
 pub async fn create(location: &Location, options: &Options) -> Result<Arc<dyn Store>> {
     match location {
-        Location::Local(path) => Ok(wrapped(Arc::new(Local::create(path)?), options)),
+        Location::Local(path) => Ok(directory(Local::create(path)?, options)),
         Location::S3 { .. } => open(location, options).await,
     }
 }
 
-fn wrapped(store: Arc<dyn Store>, options: &Options) -> Arc<dyn Store> {
-    let limited = Arc::new(Limit::new(store, options.caps));
-    Arc::new(Retry::new(limited, options.retry))
+fn directory(store: Local, options: &Options) -> Arc<dyn Store> {
+    wrapped(Arc::new(store), options, Policy { wrong_retries: 0, ..options.retry })
+}
+
+fn wrapped(store: Arc<dyn Store>, options: &Options, policy: Policy) -> Arc<dyn Store> {
+    Arc::new(Retry::new(Arc::new(Limit::new(store, options.caps)), policy))
 }
 
 fn bucket_options(location: &Location, options: &Options) -> S3Options {

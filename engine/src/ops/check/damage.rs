@@ -214,6 +214,13 @@ impl Damage {
         inner.count_blobs(finding, more);
     }
 
+    /// Whether a copy does not end before its pack does in the store, so that there is nothing to ask the store for.
+    pub(super) fn lies_beyond(&self, copy: &Found) -> bool {
+        let end = u64::from(copy.entry.offset) + u64::from(copy.entry.stored);
+        let inner = self.lock();
+        inner.packs.get(&copy.pack_id()).and_then(|bad| bad.beyond).is_some_and(|size| end > size)
+    }
+
     /// A pack of another size than it should have was read blob by blob: what is lost is known by now.
     pub(super) fn forget_size(&self, pack: &PackId) {
         if let Some(bad) = self.lock().packs.get_mut(pack) {

@@ -146,6 +146,10 @@ impl Reading<'_> {
             return Ok(());
         }
         let id = copy.entry.id;
+        if self.damage.lies_beyond(copy) {
+            self.damage.pack(&pack, Invariant::I7, "blobs lie beyond its end", Bad::Blobs(vec![id]));
+            return Ok(());
+        }
         let how = match self.reader.read_copy(&id, copy) {
             Ok(_) => return Ok(()),
             Err(Error::Store(StoreError::NotFound { .. })) => {
