@@ -1,11 +1,13 @@
 //! Heap that a backup takes, counted by the allocator: under the sum that ARCHITECTURE.md "Memory" gives for its options.
 #![allow(missing_docs)]
 
-use std::alloc::{GlobalAlloc, Layout, System};
+#[path = "common/heap.rs"]
+mod heap;
+
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -17,42 +19,7 @@ use copal_engine::repo::{self, Bridge};
 use copal_engine::store::local::Local;
 use copal_engine::store::{Key, Page, Store};
 
-/// Passes everything on to the system's allocator and counts the bytes that are out.
-struct Counting;
-
-static NOW: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-fn taken(bytes: usize) {
-    PEAK.fetch_max(NOW.fetch_add(bytes, Relaxed) + bytes, Relaxed);
-}
-
-// SAFETY: every call is passed on unchanged; counting allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        taken(layout.size());
-        // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        NOW.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: the caller keeps the contract of `dealloc`.
-        unsafe { System.dealloc(at, layout) }
-    }
-
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // Both exist while bytes are moved; the old ones are given back after.
-        taken(size);
-        // SAFETY: the caller keeps the contract of `realloc`.
-        let new = unsafe { System.realloc(at, layout, size) };
-        NOW.fetch_sub(layout.size(), Relaxed);
-        new
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+use heap::{NOW, PEAK};
 
 const MEMORY: usize = 64 << 20;
 const THREADS: usize = 2;

@@ -2,52 +2,19 @@
 //! under 2 bytes a blob once it is open.
 #![allow(missing_docs)]
 
-use std::alloc::{GlobalAlloc, Layout, System};
+#[path = "common/heap.rs"]
+mod heap;
+
 use std::collections::HashMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use copal_engine::format::blob::{BlobKind, Entry, Origin, PackInfo};
 use copal_engine::id::{BlobId, PackId, SegmentId, SessionId, WriterId};
 use copal_engine::repo::index::{Claim, Error, Index, Options, STANZA_BYTES, Segment};
 
-/// Passes everything on to the system's allocator and counts the bytes that are out.
-struct Counting;
-
-static NOW: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-fn taken(bytes: usize) {
-    PEAK.fetch_max(NOW.fetch_add(bytes, Relaxed) + bytes, Relaxed);
-}
-
-// SAFETY: every call is passed on unchanged; counting allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        taken(layout.size());
-        // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        NOW.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: the caller keeps the contract of `dealloc`.
-        unsafe { System.dealloc(at, layout) }
-    }
-
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // Both exist while bytes are moved; the old ones are given back after.
-        taken(size);
-        // SAFETY: the caller keeps the contract of `realloc`.
-        let new = unsafe { System.realloc(at, layout, size) };
-        NOW.fetch_sub(layout.size(), Relaxed);
-        new
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+use heap::{NOW, PEAK};
 
 /// Heap is counted for the whole process, so only one test may run at a time.
 static ALONE: Mutex<()> = Mutex::new(());

@@ -1,12 +1,14 @@
 //! Peak heap of a restore stays below the cap that the repository was opened with.
 //!
 //! In a program of its own, because it counts every allocation of the process.
-#![allow(unsafe_code)]
+#![allow(missing_docs)]
 
-use std::alloc::{GlobalAlloc, Layout, System};
+#[path = "common/heap.rs"]
+mod heap;
+
 use std::fs;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use copal_engine::chunker::Params;
 use copal_engine::crypto::rng::{Rng, SeededRng, SystemRng};
@@ -17,29 +19,7 @@ use copal_engine::repo::{self, Bridge, Locked, Opener, Reader};
 use copal_engine::store::Store;
 use copal_engine::store::local::Local;
 
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call goes to the system's allocator unchanged; only sizes are counted beside it.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let live = LIVE.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-        PEAK.fetch_max(live, Ordering::Relaxed);
-        // SAFETY: as the caller promises.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as the caller promises.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+use heap::{NOW, PEAK};
 
 const MEMORY: u64 = 32 << 20;
 const CACHE: usize = 4 << 20;
@@ -68,7 +48,7 @@ fn peak_heap_is_below_the_cap() {
     let opened = Arc::new(Locked::find(store, bridge).unwrap().unlock(opener, options).unwrap());
     let view = opened.view().unwrap();
     let reader = Reader::new(opened, view.index.clone(), CACHE);
-    let before = LIVE.load(Ordering::Relaxed);
+    let before = NOW.load(Ordering::Relaxed);
     PEAK.store(before, Ordering::Relaxed);
     let (target, options) = (dir.path().join("target"), Options { verify: true, ..Options::default() });
     let latest = view.snapshots.last().unwrap();
