@@ -2,7 +2,6 @@
 is not as it was. What is no longer needed is removed at once: disk is short."""
 
 import shutil
-import subprocess
 import time
 
 import trees
@@ -13,14 +12,8 @@ from place import GIB, MIB
 PEAK_MAX = 256 * MIB
 
 
-def sync():
-    """So that one measurement does not pay for what another wrote."""
-    subprocess.run(["sync"], check=True)
-
-
 def measured(place, *words):
     """Runs copal with its memory watched; (summary, seconds, MiB at the peak)."""
-    sync()
     ran = place.ok(*words, "--json", "--no-progress", measure=True)
     assert ran.peak <= PEAK_MAX, f"took {ran.peak / MIB:.0f} MiB: {ran!r}"
     return ran.json(), ran.seconds, ran.peak / MIB
@@ -36,7 +29,7 @@ def small_files(place, count):
     tree, out = place.path / "tree", place.path / "out"
     found = {"files": count, "bytes": trees.small_files(tree, count)}
     # Files that changed less than two seconds before a backup are read again by the next.
-    sync(), time.sleep(2.1)
+    time.sleep(2.1)
     summary, *figures = measured(place, "backup", tree)
     assert summary["files_new"] == count, summary
     put(found, "backup", *figures)

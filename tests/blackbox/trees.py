@@ -60,6 +60,7 @@ def big_file(path, size, seed):
     with open(path, "wb") as file:
         for n in range(size // MIB):
             file.write(block((seed << 32) + n))
+        os.fsync(file.fileno())  # so that what is measured next does not pay for it
 
 
 def is_big_file(path, size, seed):
@@ -84,6 +85,7 @@ def sparse_file(path, size, data, seed):
         for n, at in enumerate(extents_of_sparse(size, data, seed)):
             file.seek(at)
             file.write(block((seed << 32) + n))
+        os.fsync(file.fileno())
 
 
 def is_sparse_file(path, size, data, seed):
