@@ -152,7 +152,8 @@ pub(crate) fn run(context: &Context, args: &ForgetArgs) -> Result<Outcome> {
     let (policy, filter) = (args.policy.policy(), args.filter());
     let repo = context.repository()?;
     repo.may_forget()?;
-    if !repo.can_read() && !(filter.is_empty() && policy.tags.is_empty()) {
+    let by_names = !(filter.is_empty() && policy.tags.is_empty());
+    if by_names && !repo.can_read() {
         let (role, what) = (repo.role().as_str(), "choose snapshots by host, path or tag");
         return Err(Error::NotAllowed { role, what, needed: "owner" }.into());
     }
