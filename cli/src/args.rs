@@ -180,6 +180,8 @@ pub(crate) enum Command {
     Dump(c::dump::DumpArgs),
     /// Show the repository as a file system, read-only, until Ctrl-C
     Mount(c::mount::MountArgs),
+    /// Forget snapshots: those that are named, or those that a policy does not keep
+    Forget(Box<c::forget::ForgetArgs>),
     /// Verify the repository, and tell which snapshots and files damage hurts
     Check(c::check::CheckArgs),
     /// Manage keys

@@ -14,6 +14,7 @@ mod args;
 mod commands;
 mod errors;
 mod fuse;
+mod group;
 mod log;
 mod node;
 mod open;

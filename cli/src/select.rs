@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use copal_engine::format::snapshot::{NamesPart, SnapshotKind};
-use copal_engine::repo::Snapshot;
 use copal_engine::repo::view;
+use copal_engine::repo::{Forgotten, Snapshot};
 
 use crate::open::Opened;
 
@@ -50,11 +50,17 @@ impl Filter {
 }
 
 /// The snapshots with these ids, or all that the filter takes where none is named; in order of time.
-pub(crate) fn choose<'a>(snapshots: &'a [Snapshot], ids: &[String], filter: &Filter) -> Result<Vec<&'a Snapshot>> {
+pub(crate) fn choose<'a>(
+    snapshots: &'a [Snapshot],
+    forgotten: &[Forgotten],
+    ids: &[String],
+    filter: &Filter,
+) -> Result<Vec<&'a Snapshot>> {
     if ids.is_empty() {
         return Ok(snapshots.iter().filter(|s| s.graph.kind == SnapshotKind::Whole && filter.takes(s)).collect());
     }
-    Ok(ids.iter().map(|id| view::resolve(snapshots, id, |s| filter.takes(s))).collect::<Result<_, _>>()?)
+    let resolve = |id: &String| view::resolve(snapshots, forgotten, id, |s| filter.takes(s));
+    Ok(ids.iter().map(resolve).collect::<Result<_, _>>()?)
 }
 
 /// The one snapshot that `id` names, and a path behind a colon in it.

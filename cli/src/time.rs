@@ -28,6 +28,11 @@ fn show(time: Timestamp, format: &str) -> String {
     }
 }
 
+/// How far local time is ahead of UTC at a moment, in seconds; 0 outside of all calendars.
+pub(crate) fn offset(secs: i64) -> i32 {
+    jiff::Timestamp::from_second(secs).map_or(0, |at| TimeZone::system().to_offset(at).seconds())
+}
+
 /// `--time`, `--newer` and the like: RFC 3339, or a date with or without a time of day in local time.
 pub(crate) fn parse(text: &str) -> Result<Timestamp, String> {
     let local = || {

@@ -132,6 +132,9 @@ fn output_is_what_the_schemas_say() {
         ("cache", &["cache"]),
         ("init", &["init", "-r", "other", "--key-out", "o.key"]),
         ("snapshots", &["snapshots", "--key-file", "w.key"]),
+        ("forget", &["forget", "--keep-daily", "1", "--keep-tag", "t", "--dry-run"]),
+        ("forget", &["forget", "latest", "-n"]),
+        ("forget", &["forget"]),
     ] {
         let ran = place.ok(&[words, &["--json"]].concat());
         assert_lines(name, &ran.out, &mut seen);

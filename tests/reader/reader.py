@@ -183,9 +183,11 @@ class Repository:
         self.config = self.read_configs()
         self.keys = self.read_recipients()
         self.secrets, self.index, self.frames = {}, {}, {}
-        self.snapshots = [self.read_snapshot(key) for key in store.list("snap/")]
-        for snapshot in self.snapshots:
+        forgotten = {at for key in store.list("forget/") for at in self.read_forget(key)}
+        committed = [self.read_snapshot(key) for key in store.list("snap/")]
+        for snapshot in committed:
             self.read_index(snapshot)
+        self.snapshots = [s for s in committed if (s.writer, s.session, s.id) not in forgotten]
 
     def read_configs(self):
         config = before = None
@@ -229,6 +231,23 @@ class Repository:
         verify(member.public, context, message, signature)
 
     # -- snapshots and the index --
+
+    def read_forget(self, key):
+        data = self.store.read(key)
+        c = Cursor(data)
+        c.magic(b"copalfo1")
+        signer, record = c.writer(), c.take(c.u32())
+        member = self.config.members.get(signer)
+        require(not any(signer) or member and member.maintainer, f"{signer.hex()} may not forget")
+        verify(member.public if any(signer) else self.config.root, b"copal 1 maintenance", data[:-64], data[-64:])
+        require(c.at + 64 == len(data), "trailing bytes")
+        r = self.record(b"forget", key, 0, record)
+        r.time()
+        named = r.list(lambda: (r.writer(), r.session(), r.id()))
+        rising(named, "forgotten snapshots")
+        require(len(data) == padme(len(data) - len(r.data) + r.at), "a record of forgotten snapshots with another padding")
+        r.zeros()
+        return [] if any(signer) and member.revoked else named
 
     def read_snapshot(self, key):
         data = self.store.read(key)

@@ -255,6 +255,12 @@ class Made(Case):
             (repo / "base/0000000000000001").touch()
         self.assertIn("base/", self.changed(change))
 
+    def test_what_is_no_record_of_forgotten_snapshots_is_refused(self):
+        def change(repo):
+            (repo / "forget").mkdir()
+            (repo / "forget/0000000000000001").write_bytes(b"copalfo1\1" + bytes(20 + 64))
+        self.assertIn("small order", self.changed(change))
+
 
 @contextlib.contextmanager
 def flipped(path, at):

@@ -11,7 +11,7 @@ use copal_engine::compress::Level;
 use copal_engine::crypto::rng::SystemRng;
 use copal_engine::format::node::Timestamp;
 use copal_engine::ops::backup::{Options, Parent, Summary, backup};
-use copal_engine::repo::{Repository, view};
+use copal_engine::repo::Repository;
 use copal_engine::source::raise_open_files_limit;
 use serde_json::json;
 
@@ -143,7 +143,7 @@ fn parent(repo: &Repository, args: &BackupArgs) -> Result<Parent> {
     match (&args.parent, args.force) {
         (None, false) => Ok(Parent::Auto),
         (None, true) => Ok(Parent::None),
-        (Some(id), _) => Ok(Parent::Given(view::resolve(&repo.snapshots()?.0, id, |_| true)?.id())),
+        (Some(id), _) => Ok(Parent::Given(repo.committed()?.resolve(id, |_| true)?.id())),
     }
 }
 

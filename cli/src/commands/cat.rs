@@ -7,7 +7,6 @@ use clap::{Args, ValueEnum};
 use copal_engine::Error;
 use copal_engine::format::blob::BlobKind;
 use copal_engine::id::{BlobId, hex};
-use copal_engine::repo::view;
 use copal_engine::store::{Key, list_all};
 use serde_json::{Value, json};
 
@@ -90,8 +89,8 @@ fn config(context: &Context) -> Result<Value> {
 }
 
 fn snapshot(context: &Context, id: &str) -> Result<Value> {
-    let (all, _) = context.repository()?.snapshots()?;
-    let snapshot = view::resolve(&all, id, |_| true)?;
+    let all = context.repository()?.committed()?;
+    let snapshot = all.resolve(id, |_| true)?;
     let mut value = snapshots::to_json(snapshot);
     let problems = snapshot.names.iter().flat_map(|names| &names.problems);
     value["problem_list"] = problems

@@ -62,7 +62,7 @@ pub(crate) struct FindArgs {
 /// Finds.
 pub(crate) fn run(context: &Context, args: &FindArgs) -> Result<Outcome> {
     let opened = context.opened()?;
-    let mut chosen = choose(&opened.view.snapshots, &args.snapshot, &args.filter)?;
+    let mut chosen = choose(&opened.view.snapshots, &opened.view.forgotten, &args.snapshot, &args.filter)?;
     // The newest first: that is what most people look for.
     chosen.reverse();
     if args.blob || args.tree || args.pack {

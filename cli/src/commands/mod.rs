@@ -8,6 +8,7 @@ pub(crate) mod completions;
 pub(crate) mod diff;
 pub(crate) mod dump;
 pub(crate) mod find;
+pub(crate) mod forget;
 pub(crate) mod init;
 pub(crate) mod key;
 mod key_rotate;
@@ -40,6 +41,7 @@ pub(crate) fn run(parsed: Parsed) -> Result<Outcome> {
         Command::Init(args) => init::run(&context, &args),
         Command::Backup(args) => backup::run(&context, &args),
         Command::Snapshots(args) => snapshots::run(&context, &args),
+        Command::Forget(args) => forget::run(&context, &args),
         Command::Ls(args) => ls::run(&context, &args),
         Command::Find(args) => find::run(&context, &args),
         Command::Diff(args) => diff::run(&context, &args),

@@ -7,14 +7,15 @@ use anyhow::Result;
 use clap::Args;
 use copal_engine::format::node::Timestamp;
 use copal_engine::format::snapshot::{Counts, NamesPart};
-use copal_engine::repo::Snapshot;
+use copal_engine::ops::forget::{GroupBy, GroupKey, Record};
+use copal_engine::repo::{Committed, Snapshot};
 use serde_json::{Value, json};
 
-use crate::errors::{Outcome, usage};
+use crate::errors::Outcome;
 use crate::open::Context;
 use crate::output::{lossy, shown, table, write_line};
 use crate::select::{Filter, choose};
-use crate::{size, time};
+use crate::{group, size, time};
 
 /// Flags of `snapshots`.
 #[derive(Debug, Args)]
@@ -36,70 +37,34 @@ pub(crate) struct SnapshotsArgs {
     pub(crate) compact: bool,
 }
 
-/// What snapshots are grouped by.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct GroupBy {
-    host: bool,
-    paths: bool,
-    tags: bool,
-}
-
-type GroupKey = (Vec<u8>, Vec<Vec<u8>>, Vec<Vec<u8>>);
-
-impl GroupBy {
-    fn parse(text: &str) -> Result<Self> {
-        let mut by = Self::default();
-        for word in text.split(',').filter(|word| !word.is_empty()) {
-            match word {
-                "host" => by.host = true,
-                "path" | "paths" => by.paths = true,
-                "tag" | "tags" => by.tags = true,
-                other => return Err(usage(format!("snapshots are grouped by host, paths and tags, not by {other:?}"))),
-            }
-        }
-        Ok(by)
-    }
-
-    fn key(self, snapshot: &Snapshot) -> GroupKey {
-        let empty = NamesPart::default();
-        let names = snapshot.names.as_ref().unwrap_or(&empty);
-        let pick = |wanted: bool, list: &Vec<Vec<u8>>| {
-            let mut list = if wanted { list.clone() } else { Vec::new() };
-            list.sort();
-            list
-        };
-        let host = if self.host { names.host.clone() } else { Vec::new() };
-        (host, pick(self.paths, &names.paths), pick(self.tags, &names.labels))
-    }
-
-    fn groups<'s>(self, snapshots: &[&'s Snapshot]) -> BTreeMap<GroupKey, Vec<&'s Snapshot>> {
-        let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        snapshots.iter().for_each(|s| groups.entry(self.key(s)).or_default().push(*s));
-        groups
-    }
+/// The snapshots of each group, in the order in which they are given.
+fn groups<'s>(by: GroupBy, snapshots: &[&'s Snapshot]) -> BTreeMap<GroupKey, Vec<&'s Snapshot>> {
+    let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    snapshots.iter().for_each(|s| groups.entry(by.key(&Record::of(s))).or_default().push(*s));
+    groups
 }
 
 /// Lists snapshots.
 pub(crate) fn run(context: &Context, args: &SnapshotsArgs) -> Result<Outcome> {
-    let by = args.group_by.as_deref().map(GroupBy::parse).transpose()?;
+    let by = args.group_by.as_deref().map(group::parse).transpose()?;
     let repo = context.repository()?;
-    let (all, problems) = repo.snapshots()?;
+    let Committed { snapshots: all, forgotten, problems } = repo.committed()?;
     problems.iter().for_each(|p| context.out.warn(p.to_string()));
-    let mut chosen = choose(&all, &args.ids, &args.filter)?;
+    let mut chosen = choose(&all, &forgotten, &args.ids, &args.filter)?;
     if let Some(latest) = args.latest {
-        let keep = GroupBy { host: true, paths: true, tags: false }.groups(&chosen);
+        let keep = groups(GroupBy { host: true, paths: true, tags: false }, &chosen);
         let kept: Vec<_> = keep.values().flat_map(|group| group.iter().rev().take(latest)).map(|s| s.id()).collect();
         chosen.retain(|s| kept.contains(&s.id()));
     }
     let mut out = context.out.stdout();
     match (context.out.json, by) {
         (true, None) => write_line(&mut out, &chosen.iter().map(|s| to_json(s)).collect::<Vec<_>>())?,
-        (true, Some(by)) => write_line(&mut out, &by.groups(&chosen).iter().map(group_json).collect::<Vec<_>>())?,
+        (true, Some(by)) => write_line(&mut out, &groups(by, &chosen).iter().map(group_json).collect::<Vec<_>>())?,
         (false, None) => print(&mut out, &chosen, args.compact)?,
         (false, Some(by)) => {
-            for ((host, paths, tags), group) in by.groups(&chosen) {
-                writeln!(out, "{}", title(by, &host, &paths, &tags))?;
-                print(&mut out, &group, args.compact)?;
+            for (key, members) in groups(by, &chosen) {
+                writeln!(out, "{}", group::title(by, &key))?;
+                print(&mut out, &members, args.compact)?;
                 writeln!(out)?;
             }
         }
@@ -108,19 +73,11 @@ pub(crate) fn run(context: &Context, args: &SnapshotsArgs) -> Result<Outcome> {
     Ok(Outcome::of_problems(problems.len() as u64))
 }
 
-fn title(by: GroupBy, host: &[u8], paths: &[Vec<u8>], tags: &[Vec<u8>]) -> String {
-    let list = |list: &[Vec<u8>]| list.iter().map(|t| shown(t)).collect::<Vec<_>>().join(", ");
-    let parts = [(by.host, "host", shown(host)), (by.paths, "paths", list(paths)), (by.tags, "tags", list(tags))];
-    let parts: Vec<String> =
-        parts.into_iter().filter(|part| part.0).map(|(_, what, text)| format!("{what} {text}")).collect();
-    if parts.is_empty() { "all snapshots".into() } else { parts.join("; ") }
-}
-
-fn group_json((key, group): (&GroupKey, &Vec<&Snapshot>)) -> Value {
-    let list = |list: &[Vec<u8>]| list.iter().map(|t| lossy(t)).collect::<Vec<_>>();
+fn group_json((key, members): (&GroupKey, &Vec<&Snapshot>)) -> Value {
+    let (host, paths, tags) = group::fields(key);
     json!({
-        "group_key": {"hostname": lossy(&key.0), "paths": list(&key.1), "tags": list(&key.2)},
-        "snapshots": group.iter().map(|s| to_json(s)).collect::<Vec<_>>(),
+        "group_key": {"hostname": host, "paths": paths, "tags": tags},
+        "snapshots": members.iter().map(|s| to_json(s)).collect::<Vec<_>>(),
     })
 }
 
@@ -192,16 +149,4 @@ fn summary_json(start: Timestamp, c: &Counts) -> Value {
         "data_added": c.added, "data_added_packed": c.stored,
         "total_files_processed": c.files.iter().sum::<u64>(), "total_bytes_processed": c.bytes,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn groups_are_named() {
-        assert_eq!(GroupBy::parse("host,paths").unwrap(), GroupBy { host: true, paths: true, tags: false });
-        assert_eq!(GroupBy::parse("").unwrap(), GroupBy::default());
-        assert!(GroupBy::parse("colour").is_err());
-    }
 }

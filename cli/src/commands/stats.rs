@@ -39,7 +39,7 @@ pub(crate) enum Mode {
 /// Counts.
 pub(crate) fn run(context: &Context, args: &StatsArgs) -> Result<Outcome> {
     let opened = context.opened()?;
-    let chosen = choose(&opened.view.snapshots, &args.ids, &args.filter)?;
+    let chosen = choose(&opened.view.snapshots, &opened.view.forgotten, &args.ids, &args.filter)?;
     let roots: Vec<_> = chosen.iter().filter_map(|s| s.graph.root).collect();
     let mut damage = Damage::new(context);
     let (mut document, text) = match args.mode {

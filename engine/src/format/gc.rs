@@ -15,6 +15,8 @@ use super::snapshot::SnapshotRef;
 
 /// Longest object of these kinds that a reader accepts, in bytes.
 pub const GC_BYTES_MAX: u64 = 1 << 30;
+/// Longest record of forgotten snapshots, in bytes.
+pub const FORGET_BYTES_MAX: u64 = 16 << 20;
 /// Longest tombstone, in bytes.
 pub const TOMBSTONE_BYTES_MAX: u64 = 64 << 10;
 const PACKS_MAX: usize = 1 << 22;

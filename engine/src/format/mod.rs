@@ -3,6 +3,7 @@
 pub mod base;
 pub mod blob;
 pub mod bundle;
+pub mod calendar;
 pub mod codec;
 pub mod config;
 pub mod gc;

@@ -4,6 +4,7 @@ pub mod backup;
 pub mod check;
 pub mod diff;
 pub mod find;
+pub mod forget;
 pub mod restore;
 pub mod stats;
 pub mod vfs;

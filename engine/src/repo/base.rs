@@ -18,6 +18,7 @@ use crate::progress::Problem;
 use crate::store::{Key, StoreError, list_all};
 
 use super::condemned;
+use super::forget::Forgets;
 use super::open::{Repository, key};
 use super::session;
 use super::view::damaged;
@@ -151,10 +152,11 @@ impl Repository {
         }
         let newest = self.newest_base()?;
         newest.whole()?;
-        let (snapshots, problems) = self.snapshots_beside(&newest)?;
-        let unfolded: Vec<_> = snapshots.iter().filter(|s| !newest.base.holds(&s.at)).collect();
+        let committed = self.committed_beside(&newest, Forgets::default())?;
+        // Forgotten ones too (F1). That they are forgotten stays with their records: `forgets` is as it was.
+        let unfolded: Vec<_> = committed.unfolded(&newest.base).collect();
         // What is damaged must not be folded away: a base would stop naming it.
-        if unfolded.len() <= FOLD_ABOVE || !problems.is_empty() {
+        if unfolded.len() <= FOLD_ABOVE || !committed.problems.is_empty() {
             return Ok(None);
         }
         if condemned::is_pruned(self)? {

@@ -216,8 +216,8 @@ impl Session {
         (graph.packs, graph.pack_bytes) = (stored.packs, stored.pack_bytes);
         let base = &self.view.base;
         (graph.view.base, graph.view.base_hash) = (base.n, base.hash);
-        let unfolded = self.view.snapshots.iter().filter(|s| !base.base.holds(&s.at));
-        graph.view.snapshots = unfolded.map(|s| s.at).collect();
+        // Forgotten ones too: what they published may be reused here.
+        graph.view.snapshots = self.view.unfolded().map(|s| s.at).collect();
 
         self.ledger.verify_stored()?;
         match self.repo.bridge.wait(self.condemned.look()) {
@@ -361,7 +361,7 @@ pub(super) fn next_session(
 
 /// Sessions of this writer that did not commit, after the last that did: that one adopted what was left before it.
 fn interrupted(pinned: &[SessionId], writer: WriterId, view: &View) -> Vec<SessionId> {
-    let committed = view.snapshots.iter().filter(|s| s.at.writer == writer).map(|s| s.at.session);
+    let committed = view.committed().filter(|s| s.at.writer == writer).map(|s| s.at.session);
     let last = committed.max().map_or(0, |s| s.n);
     pinned.iter().copied().filter(|s| s.n > last).collect()
 }

@@ -1,12 +1,15 @@
 //! What is committed: snapshots, and the index of all that they publish.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::crypto::hash;
 use crate::error::{Error, Result};
+use crate::format::base::Base;
+use crate::format::calendar::utc;
 use crate::format::gc::{At, Kind, Tombstone};
 use crate::format::keys::SessionSecret;
+use crate::format::node::Timestamp;
 use crate::format::objects::{self, Parsed};
 use crate::format::segment::{SEGMENT_BYTES_MAX, Segment};
 use crate::format::snapshot::{self, GraphPart, NamesPart, SNAPSHOT_BYTES_MAX, SnapshotKind, SnapshotRef, Stored};
@@ -16,6 +19,7 @@ use crate::store::{Key, StoreError, list_all};
 
 use super::base::NewestBase;
 use super::condemned::signer_of;
+use super::forget::Forgets;
 use super::index::{self, Index, Opening};
 use super::open::{Repository, key};
 
@@ -37,12 +41,57 @@ impl Snapshot {
     }
 }
 
+/// A snapshot that nobody wants any more: it is not shown, and not deleted before a prune.
+#[derive(Debug, Clone)]
+pub struct Forgotten {
+    /// Its key and id.
+    pub at: SnapshotRef,
+    /// When it was forgotten; `None` where only the base tells of it.
+    pub time: Option<Timestamp>,
+    /// Itself, if it is still there.
+    pub snapshot: Option<Snapshot>,
+}
+
+/// What is committed, and what was wrong with other objects.
+#[derive(Debug, Clone, Default)]
+pub struct Committed {
+    /// In order of time.
+    pub snapshots: Vec<Snapshot>,
+    /// Not among the snapshots; in order of keys.
+    pub forgotten: Vec<Forgotten>,
+    /// Snapshots and records that are no good or gone.
+    pub problems: Vec<Problem>,
+}
+
+impl Committed {
+    /// As [`View::resolve`].
+    pub fn resolve<'a>(&'a self, name: &str, chosen: impl Fn(&Snapshot) -> bool) -> Result<&'a Snapshot> {
+        resolve(&self.snapshots, &self.forgotten, name, chosen)
+    }
+
+    /// Those that `base` has not taken in, forgotten or not: what their sessions published counts, and they must name it.
+    pub(super) fn unfolded<'a>(&'a self, base: &'a Base) -> impl Iterator<Item = &'a Snapshot> {
+        unfolded(&self.snapshots, &self.forgotten, base)
+    }
+}
+
+fn unfolded<'a>(
+    snapshots: &'a [Snapshot],
+    forgotten: &'a [Forgotten],
+    base: &'a Base,
+) -> impl Iterator<Item = &'a Snapshot> {
+    let all = snapshots.iter().chain(forgotten.iter().filter_map(|f| f.snapshot.as_ref()));
+    all.filter(|s| !base.holds(&s.at) && !base.has_forgotten(&s.at))
+}
+
 /// A state of the repository: base, and committed snapshots newer than it, and their segments.
 pub struct View {
     /// The newest base.
     pub base: NewestBase,
-    /// In order of time.
+    /// In order of time; without the forgotten ones.
     pub snapshots: Vec<Snapshot>,
+    /// What they published is in the index all the same.
+    pub forgotten: Vec<Forgotten>,
     /// Where every blob lies that a snapshot may reach.
     pub index: Arc<Index>,
     /// Snapshots that are no good and segments that are gone: what they list may not be restorable.
@@ -59,12 +108,27 @@ impl View {
     /// The snapshot that `name` means among those of `chosen`: a unique prefix of an id (4 digits or more), `latest`, or
     /// `latest~N`.
     pub fn resolve<'a>(&'a self, name: &str, chosen: impl Fn(&Snapshot) -> bool) -> Result<&'a Snapshot> {
-        resolve(&self.snapshots, name, chosen)
+        resolve(&self.snapshots, &self.forgotten, name, chosen)
+    }
+
+    /// All snapshots that are there, forgotten or not.
+    pub fn committed(&self) -> impl Iterator<Item = &Snapshot> {
+        self.snapshots.iter().chain(self.forgotten.iter().filter_map(|f| f.snapshot.as_ref()))
+    }
+
+    /// Those of them that the base has not taken in.
+    pub(super) fn unfolded(&self) -> impl Iterator<Item = &Snapshot> {
+        unfolded(&self.snapshots, &self.forgotten, &self.base.base)
     }
 }
 
 /// As [`View::resolve`], where only the snapshots were read.
-pub fn resolve<'a>(snapshots: &'a [Snapshot], name: &str, chosen: impl Fn(&Snapshot) -> bool) -> Result<&'a Snapshot> {
+pub fn resolve<'a>(
+    snapshots: &'a [Snapshot],
+    forgotten: &[Forgotten],
+    name: &str,
+    chosen: impl Fn(&Snapshot) -> bool,
+) -> Result<&'a Snapshot> {
     let visible = || snapshots.iter().filter(|s| s.graph.kind == SnapshotKind::Whole && chosen(s));
     if let Some(rest) = name.strip_prefix("latest") {
         let back = match rest.strip_prefix('~') {
@@ -86,20 +150,43 @@ pub fn resolve<'a>(snapshots: &'a [Snapshot], name: &str, chosen: impl Fn(&Snaps
     let found: Vec<&Snapshot> = visible().filter(|s| s.id().to_string().starts_with(&name)).collect();
     match found[..] {
         [one] => Ok(one),
-        [] => Err(Error::NotFound(format!("there is no snapshot {name}; copal snapshots lists them"))),
+        [] => Err(absent(&name, forgotten)),
         _ => Err(Error::Invalid(format!("{} snapshots begin with {name}; give more digits", found.len()))),
     }
 }
 
+fn absent(name: &str, forgotten: &[Forgotten]) -> Error {
+    let mut found = forgotten.iter().filter(|f| f.at.id.to_string().starts_with(name));
+    Error::NotFound(match (found.next(), found.next()) {
+        (Some(Forgotten { at, time: Some(time), .. }), None) => {
+            format!(
+                "snapshot {} was forgotten at {}; copal snapshots lists those that are kept",
+                at.id.short(),
+                utc(*time)
+            )
+        }
+        (Some(Forgotten { at, .. }), None) => {
+            format!("snapshot {} was forgotten; copal snapshots lists those that are kept", at.id.short())
+        }
+        _ => format!("there is no snapshot {name}; copal snapshots lists them"),
+    })
+}
+
 impl Repository {
-    /// All committed snapshots, in order of time, and what was wrong with others.
+    /// The committed snapshots that nobody has forgotten, in order of time, and what was wrong with others.
     ///
     /// A snapshot that the base or another snapshot's view names and that is not there was removed behind our back.
     pub fn snapshots(&self) -> Result<(Vec<Snapshot>, Vec<Problem>)> {
-        self.snapshots_beside(&self.newest_base()?)
+        self.committed().map(|committed| (committed.snapshots, committed.problems))
     }
 
-    pub(super) fn snapshots_beside(&self, newest: &NewestBase) -> Result<(Vec<Snapshot>, Vec<Problem>)> {
+    /// The same, with the forgotten ones.
+    pub fn committed(&self) -> Result<Committed> {
+        self.base_and_committed().map(|(_, committed)| committed)
+    }
+
+    /// What stands beside that base, given the records that were read after it.
+    pub(super) fn committed_beside(&self, newest: &NewestBase, forgets: Forgets) -> Result<Committed> {
         let listed = self.bridge.wait(list_all(self.store.as_ref(), "snap/"))?;
         let mut jobs = Vec::new();
         for l in listed {
@@ -120,18 +207,19 @@ impl Repository {
             }
         })?;
         let (mut snapshots, mut problems) = (Vec::new(), newest.unreadable.clone());
+        problems.extend(forgets.problems);
         for (key, writer, session, bytes) in stored.into_iter().flatten() {
             match self.read_snapshot(writer, session, &bytes) {
-                // Nobody can bring it back (W8), or somebody did not want it any more.
-                Ok(s) if newest.base.is_dead(&s.at) || newest.base.has_forgotten(&s.at) => {}
+                // Nobody can bring it back (W8).
+                Ok(s) if newest.base.is_dead(&s.at) => {}
                 Ok(snapshot) => snapshots.push(snapshot),
                 Err(_) if self.is_tombstone(key.as_str(), &bytes) => {}
                 Err(e) => problems.push(damaged(key.as_str(), format!("this snapshot is left out: {e}"))),
             }
         }
-        self.look_for_named(&mut snapshots, newest, &mut problems)?;
+        self.look_for_named(&mut snapshots, newest, &forgets.at, &mut problems)?;
         snapshots.sort_by_key(|s| (s.graph.time, s.at));
-        Ok((snapshots, problems))
+        Ok(part(snapshots, newest, &forgets.at, problems))
     }
 
     /// Asks for each snapshot that somebody saw and that was not listed: it may have been committed while pages came in, or
@@ -140,11 +228,13 @@ impl Repository {
         &self,
         snapshots: &mut Vec<Snapshot>,
         newest: &NewestBase,
+        forgets: &BTreeMap<SnapshotRef, Timestamp>,
         problems: &mut Vec<Problem>,
     ) -> Result<()> {
         let mut asked = BTreeSet::new();
         loop {
-            let mut new = named_and_absent(snapshots, newest);
+            // Forgotten ones too: others rely on what they published, until a base lists it.
+            let mut new = named_and_absent(snapshots, newest, forgets.keys());
             new.retain(|s| asked.insert(*s));
             if new.is_empty() {
                 break;
@@ -164,7 +254,7 @@ impl Repository {
             };
             snapshots.extend(stored.into_iter().flatten().filter_map(read));
         }
-        for s in named_and_absent(snapshots, newest) {
+        for s in named_and_absent(snapshots, newest, [].iter()).into_iter().filter(|s| !forgets.contains_key(s)) {
             let object = objects::snapshot(s.writer, s.session);
             let known = problems.iter().any(|p| p.path.as_os_str() == object.as_str());
             if !known {
@@ -228,14 +318,16 @@ impl Repository {
         pair.open_stanza("copal 1 session", stanza).map(SessionSecret).map_err(|e| e.to_string())
     }
 
-    /// A base and the snapshots beside it, read so that no base was made in between: a view must not trust a snapshot whose
-    /// session a newer base has declared dead (docs/protocol.md W3f).
-    fn base_and_snapshots(&self) -> Result<(NewestBase, Vec<Snapshot>, Vec<Problem>)> {
+    /// A base, and the records of forgotten snapshots and the snapshots beside it, read so that no base was made in between: a
+    /// view must not trust a snapshot whose session a newer base has declared dead (docs/protocol.md W3f), and a record may be
+    /// removed once a newer base has taken it in (G2).
+    fn base_and_committed(&self) -> Result<(NewestBase, Committed)> {
         loop {
             let base = self.newest_base()?;
-            let (snapshots, problems) = self.snapshots_beside(&base)?;
+            let forgets = self.forgets_beside(&base)?;
+            let committed = self.committed_beside(&base, forgets)?;
             if self.base_above(base.n)?.is_none_or(|again| again.n == base.n) {
-                return Ok((base, snapshots, problems));
+                return Ok((base, committed));
             }
         }
     }
@@ -256,15 +348,16 @@ impl Repository {
 
     fn view_through(&self, options: index::Options) -> Result<View> {
         loop {
-            let (base, snapshots, mut problems) = self.base_and_snapshots()?;
+            let (base, mut committed) = self.base_and_committed()?;
             let mut gone = false;
-            let index = Arc::new(self.open_index(options.clone(), &base, &snapshots, &mut problems, &mut gone)?);
+            let index = Arc::new(self.open_index(options.clone(), &base, &mut committed, &mut gone)?);
             // A segment that is gone was merged into another, if a newer base says so (W3e).
             if gone && self.base_above(base.n)?.is_some_and(|newer| newer.n > base.n) {
                 continue;
             }
             index.exclude(base.base.dropped.iter().copied());
-            return Ok(View { base, snapshots, index, problems });
+            let Committed { snapshots, forgotten, problems } = committed;
+            return Ok(View { base, snapshots, forgotten, index, problems });
         }
     }
 
@@ -272,17 +365,18 @@ impl Repository {
         &self,
         options: index::Options,
         base: &NewestBase,
-        snapshots: &[Snapshot],
-        problems: &mut Vec<Problem>,
+        committed: &mut Committed,
         gone: &mut bool,
     ) -> Result<Index> {
+        let Committed { snapshots, forgotten, problems } = committed;
+        let unfolded = || unfolded(snapshots, forgotten, &base.base);
         let mut wanted = Vec::new();
         let mut keys = HashMap::new();
         for s in &base.base.segments {
             wanted.push(s.id);
             keys.insert(s.id, objects::segment(s.writer, s.session, s.n, s.id));
         }
-        for s in snapshots.iter().filter(|s| !base.base.holds(&s.at)) {
+        for s in unfolded() {
             for &(n, id) in &s.graph.segments {
                 wanted.push(id);
                 keys.insert(id, objects::segment(s.at.writer, s.at.session, n, id));
@@ -293,7 +387,7 @@ impl Repository {
         }
         let mut opening = Opening::new(options, &wanted)?;
         let missing: HashSet<SegmentId> = opening.missing().iter().copied().collect();
-        for s in snapshots.iter().filter(|s| missing.contains(&inline_id(s.id()))) {
+        for s in unfolded().filter(|s| missing.contains(&inline_id(s.id()))) {
             let inline = s.graph.inline.clone().expect("only inline ones are named so");
             let object = objects::snapshot(s.at.writer, s.at.session);
             add(&mut opening, &object, &for_index(inline_id(s.id()), inline), problems)?;
@@ -358,12 +452,38 @@ impl Repository {
     }
 }
 
-/// What the base or another snapshot names and is not among `snapshots`, sorted.
-fn named_and_absent(snapshots: &[Snapshot], newest: &NewestBase) -> Vec<SnapshotRef> {
+/// Takes the forgotten ones out of `snapshots`.
+fn part(
+    snapshots: Vec<Snapshot>,
+    newest: &NewestBase,
+    forgets: &BTreeMap<SnapshotRef, Timestamp>,
+    problems: Vec<Problem>,
+) -> Committed {
+    let of_base = newest.base.forgotten.iter().map(|s| (*s, None));
+    let of_records = forgets.iter().map(|(s, time)| (*s, Some(*time)));
+    let mut forgotten: BTreeMap<SnapshotRef, Forgotten> =
+        of_base.chain(of_records).map(|(at, time)| (at, Forgotten { at, time, snapshot: None })).collect();
+    let mut kept = Vec::with_capacity(snapshots.len());
+    for s in snapshots {
+        match forgotten.get_mut(&s.at) {
+            Some(forgotten) => forgotten.snapshot = Some(s),
+            None => kept.push(s),
+        }
+    }
+    Committed { snapshots: kept, forgotten: forgotten.into_values().collect(), problems }
+}
+
+/// What the base, another snapshot, or `also` names and is not among `snapshots`, sorted.
+fn named_and_absent<'a>(
+    snapshots: &'a [Snapshot],
+    newest: &'a NewestBase,
+    also: impl Iterator<Item = &'a SnapshotRef>,
+) -> Vec<SnapshotRef> {
     let there: HashSet<SnapshotRef> = snapshots.iter().map(|s| s.at).collect();
     let named = snapshots.iter().flat_map(|s| s.graph.view.snapshots.iter()).chain(&newest.base.snapshots);
     let given_up = |s: &&SnapshotRef| newest.base.has_forgotten(s) || newest.base.is_dead(s);
-    let gone: BTreeSet<SnapshotRef> = named.filter(|s| !there.contains(*s) && !given_up(s)).copied().collect();
+    let gone: BTreeSet<SnapshotRef> =
+        named.chain(also).filter(|s| !there.contains(*s) && !given_up(s)).copied().collect();
     gone.into_iter().collect()
 }
 

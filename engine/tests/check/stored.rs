@@ -177,7 +177,7 @@ fn a_snapshot_that_others_name_must_be_there() {
     // What only the lost one listed is lost to the third, which took it for stored.
     assert_eq!(hurts(&report), bench.unrestorable());
 
-    bench.put("forget/0000000000000001", b"whatever".to_vec());
+    bench.put("gc/0000000000000001", b"whatever".to_vec());
     let report = bench.check(Read::Nothing);
     assert!(report.findings.iter().all(|f| !invariants(f).contains(&I8)));
     assert!(report.unchecked.iter().any(|text| text.contains("I8")));

@@ -7,6 +7,7 @@
 mod bench;
 mod crashes;
 mod faults;
+mod forgets;
 mod init;
 mod prunes;
 mod races;

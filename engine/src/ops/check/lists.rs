@@ -181,7 +181,7 @@ pub(super) fn i2_listed(repo: &Repository, view: &View, damage: &Damage, unliste
     let mut named: HashSet<String> =
         base.segments.iter().map(|s| objects::segment(s.writer, s.session, s.n, s.id)).collect();
     let mut folded: HashSet<String> = HashSet::new();
-    for s in &view.snapshots {
+    for s in view.committed() {
         let own = s.graph.segments.iter().map(|&(n, id)| objects::segment(s.at.writer, s.at.session, n, id));
         if base.holds(&s.at) { folded.extend(own) } else { named.extend(own) }
     }

@@ -186,11 +186,9 @@ impl Check<'_> {
         report.pack_bytes = packs.list.iter().map(|p| p.size).sum();
         lists::i3_packs(self.repo, &packs, &damage, &mut report.unlisted)?;
         if !snapshots::i8_named(self.repo, &view, &damage)? {
-            report
-                .unchecked
-                .push("whether snapshots that others name were forgotten (I8): a newer version tells".into());
+            report.unchecked.push("whether snapshots that others name were forgotten (I8): somebody prunes".into());
         }
-        snapshots::i9_small_objects(self.repo, &of_verdicts, &damage)?;
+        snapshots::i9_small_objects(self.repo, &view, &of_verdicts, &damage)?;
 
         let cache = (self.repo.options().memory / 8).min(256 << 20) as usize;
         let reader = Reader::new(Arc::clone(self.repo), Arc::clone(&view.index), cache);

@@ -48,7 +48,7 @@ fn object(problem: &Problem) -> String {
 /// **I8** Every snapshot that the base, or another one's view or chain names exists, or was forgotten.
 ///
 /// The view tells of those that base and views name; the chain is followed here. Returns false where it cannot be told,
-/// because forgetting leaves records that this program does not read.
+/// because a prune is under way, or left records that this program does not read.
 pub(super) fn i8_named(repo: &Repository, view: &View, damage: &Damage) -> Result<bool> {
     let removed = of_kind(view, ProblemKind::Missing, "snap/").map(|p| (object(p), p.message.clone()));
     let mut absent: BTreeMap<String, String> = removed.collect();
@@ -59,10 +59,8 @@ pub(super) fn i8_named(repo: &Repository, view: &View, damage: &Damage) -> Resul
     if absent.is_empty() {
         return Ok(true);
     }
-    for prefix in ["forget/", "gc/"] {
-        if !repo.bridge().wait(repo.store().list(prefix, None))?.objects.is_empty() {
-            return Ok(false);
-        }
+    if !repo.bridge().wait(repo.store().list("gc/", None))?.objects.is_empty() {
+        return Ok(false);
     }
     absent.into_iter().for_each(|(object, how)| damage.object(&object, Invariant::I8, how));
     Ok(true)
@@ -71,15 +69,19 @@ pub(super) fn i8_named(repo: &Repository, view: &View, damage: &Damage) -> Resul
 /// Ids that a snapshot names as the one before it or as its part, and that nothing else tells of.
 fn broken_chains(view: &View) -> Vec<(SnapshotId, &Snapshot)> {
     let named = view.snapshots.iter().flat_map(|s| &s.graph.view.snapshots).chain(&view.base.base.snapshots);
-    let known: HashSet<SnapshotId> = named.map(|at| at.id).chain(view.snapshots.iter().map(Snapshot::id)).collect();
+    let named = named.chain(view.forgotten.iter().map(|f| &f.at)).map(|at| at.id);
+    let known: HashSet<SnapshotId> = named.chain(view.snapshots.iter().map(Snapshot::id)).collect();
     let chain = |s: &'_ Snapshot| s.graph.previous.into_iter().chain(s.graph.parts.clone()).collect::<Vec<_>>();
     let links = view.snapshots.iter().flat_map(|s| chain(s).into_iter().map(move |id| (id, s)));
     links.filter(|(id, _)| !known.contains(id)).collect()
 }
 
-/// **I9** Every base, pin and verdict opens at its key, bases are chained, and every key slot has its form.
-pub(super) fn i9_small_objects(repo: &Repository, verdicts: &[Problem], damage: &Damage) -> Result<()> {
-    for problem in repo.verify_bases()?.iter().chain(verdicts) {
+/// **I9** Every base, pin, verdict and record of forgotten snapshots opens at its key, bases are chained, and every key slot
+/// has its form.
+pub(super) fn i9_small_objects(repo: &Repository, view: &View, verdicts: &[Problem], damage: &Damage) -> Result<()> {
+    let forgets: Vec<&Problem> = of_kind(view, ProblemKind::Damaged, "forget/").collect();
+    let of_bases = repo.verify_bases()?;
+    for problem in of_bases.iter().chain(verdicts).chain(forgets) {
         damage.object(&object(problem), Invariant::I9, problem.message.clone());
     }
     get_all(repo, "pin/", PIN_BYTES_MAX, &mut |key, bytes| {

@@ -95,11 +95,13 @@ fn state(repo: &Arc<Repository>, view: &View, options: &Options, frame_bytes: us
     }
 }
 
-/// Stands for the keys and sizes of all snapshots.
+/// Stands for the keys and sizes of all snapshots, and of what tells that some are forgotten.
 fn fingerprint(repo: &Repository) -> Result<[u8; 32]> {
     let mut hasher = Hasher::new();
-    for listed in repo.bridge().wait(list_all(repo.store().as_ref(), "snap/"))? {
-        hasher.update(listed.key.as_str().as_bytes()).update(b"\n").update(&listed.size.to_le_bytes());
+    for prefix in ["forget/", "snap/"] {
+        for listed in repo.bridge().wait(list_all(repo.store().as_ref(), prefix))? {
+            hasher.update(listed.key.as_str().as_bytes()).update(b"\n").update(&listed.size.to_le_bytes());
+        }
     }
     Ok(hasher.finish())
 }

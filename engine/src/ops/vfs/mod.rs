@@ -46,11 +46,12 @@ use fresh::Fresh;
 use inodes::{Identity, Inode, Place, Table, What};
 use report::Reports;
 
+pub use crate::format::calendar::utc;
 pub use attributes::{Attributes, BLOCK_BYTES, FileKind};
 pub use file::Seek;
 pub use inodes::ROOT_INO;
 pub use listing::{Add, Listed};
-pub use names::{DEFAULT_TEMPLATES, Template, utc};
+pub use names::{DEFAULT_TEMPLATES, Template};
 
 /// What to show, and how.
 pub struct Options {

@@ -88,6 +88,19 @@ fn new_snapshots_appear_and_open_listings_stay() {
 }
 
 #[test]
+fn forgotten_snapshots_go() {
+    let bench = Bench::new();
+    bench.snapshot(0, &[], empty);
+    let second = bench.snapshot(60, &[], empty);
+    let vfs = bench.vfs();
+    assert_eq!(names(&vfs, "snapshots").len(), 3);
+    let at = bench.repo.snapshots().unwrap().0.iter().find(|s| s.id() == second).unwrap().at;
+    bench.repo.forget(&[at]).unwrap();
+    assert_eq!(names(&vfs, "snapshots"), ["1970-01-01T00:00:00Z", "latest"]);
+    assert_eq!(vfs.space().snapshots, 1);
+}
+
+#[test]
 fn the_list_is_read_no_more_often_than_asked_and_trouble_keeps_the_old_one() {
     let bench = Bench::new();
     bench.snapshot(0, &[], empty);
