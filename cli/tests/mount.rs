@@ -60,7 +60,7 @@ impl Bench {
         }
         let store: Arc<dyn Store> = Arc::new(Local::create(&dir.path().join("repository")).unwrap());
         let options = repo::Options::new(dir.path().join("local"));
-        let params = Params::with_average(64 << 10).unwrap();
+        let params = Params::DEFAULT;
         let (mut repo, _) = repo::init(store, Bridge::start().unwrap(), params, options, &mut SystemRng).unwrap();
         let who = repo.identity(&mut SystemRng).unwrap();
         Self { dir, repo: Arc::new(repo), who, problems: Arc::default() }
@@ -426,7 +426,10 @@ fn damage_is_an_error_of_one_file() {
         let read = fs::read(entry.path());
         match entry.file_name().to_str() {
             Some("bad-large") => assert_eq!(read.unwrap_err().raw_os_error(), Some(5), "EIO"),
-            _ => assert!(read.unwrap() == fs::read(bench.source().join(entry.file_name())).unwrap()),
+            name => {
+                let read = read.unwrap_or_else(|e| panic!("{name:?}: {e}; {:?}", bench.problems()));
+                assert!(read == fs::read(bench.source().join(entry.file_name())).unwrap(), "{name:?}");
+            }
         }
     }
     let problems = bench.problems();

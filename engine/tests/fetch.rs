@@ -30,7 +30,8 @@ fn bench() -> Bench {
     let source = dir.path().join("source");
     std::fs::create_dir(&source).unwrap();
     for n in 0..240u32 {
-        let mut bytes = vec![0; 100_000];
+        // Neither cut nor grouped: each is a frame of its own.
+        let mut bytes = vec![0; Params::DEFAULT.min() as usize];
         SeededRng::new(n.to_le_bytes()).fill(&mut bytes);
         std::fs::write(source.join(n.to_string()), bytes).unwrap();
     }
@@ -92,7 +93,7 @@ impl Bench {
 #[test]
 fn near_frames_are_one_request_and_far_ones_are_not() {
     let bench = bench();
-    // All of them, every other (gaps of 100 kB), every tenth (gaps of 900 kB).
+    // All of them, every other (gaps of 128 KiB), every tenth (gaps of 1.1 MiB).
     for (nth, requests) in [(1, 6..=10), (2, 6..=10), (10, 24..=24)] {
         let mut frames = bench.frames(nth);
         // In any order.
