@@ -55,7 +55,7 @@ pub struct Session {
     dry: bool,
 }
 
-/// The task of [`watch`], ended with the session.
+/// The task of [`watch_over`], ended with the session.
 struct Watch(Option<tokio::task::JoinHandle<()>>);
 
 impl Drop for Watch {
