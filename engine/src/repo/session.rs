@@ -31,8 +31,8 @@ use super::view::{Snapshot, View};
 
 pub use super::ledger::Stored;
 
-/// Blobs shorter than this are grouped into frames: all files that are not cut, and what is left of others.
-pub const GROUPED_UNDER: usize = 128 << 10;
+/// Blobs shorter than this are grouped into frames.
+pub const GROUPED_UNDER: usize = 64 << 10;
 /// A group is sealed once it holds this many bytes. Source code takes 4 % less in groups of 2 MiB than of 1, and 2 % less
 /// in 4; but who wants one blob opens its group, and a group is given back only when all of it is unused.
 const GROUP_BYTES: usize = 2 << 20;
