@@ -2,17 +2,17 @@
 //! (docs/format.md "Bases").
 
 use crate::crypto::hash;
-use crate::crypto::sign::{SIGNATURE_LEN, SigningKey, VerifyingKey};
-use crate::id::{ObjectHash, PackId, RepositoryId, SegmentId, SessionId, SnapshotId, WriterId};
+use crate::crypto::sign::{SigningKey, VerifyingKey};
+use crate::id::{ObjectHash, PackId, RepositoryId, SegmentId, SessionId, WriterId};
 
-use super::codec::{Malformed, Reader, Result, Writer};
-use super::keys::{GraphKeys, SUITE};
+use super::codec::{Reader, Result, Writer};
+use super::keys::GraphKeys;
 use super::objects;
-use super::seal::{self, Place, RECORD_OVERHEAD};
-use super::snapshot::SnapshotRef;
+use super::signed::{At, Envelope};
+use super::snapshot::{SnapshotRef, read_ref, write_ref};
 
-const MAGIC: &[u8; 8] = b"copalba1";
-const SIGNED: &str = "copal 1 base";
+const ENVELOPE: Envelope =
+    Envelope { magic: b"copalba1", kind: "base", context: "copal 1 base", signers: "an owner or maintainer" };
 /// Longest base that a reader accepts, in bytes.
 pub const BASE_BYTES_MAX: u64 = 1 << 30;
 const SEGMENTS_MAX: usize = 1 << 20;
@@ -20,7 +20,6 @@ const SNAPSHOTS_MAX: usize = 1 << 24;
 const PACKS_MAX: usize = 1 << 22;
 const WRITERS_MAX: usize = 65_536;
 const GENERATIONS_MAX: usize = 1 << 16;
-const HEAD: usize = 8 + 1 + 16 + 4;
 
 /// A segment that a base lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -82,9 +81,7 @@ impl Base {
             w.raw(s.writer.as_bytes()).session(s.session).varint(s.n).raw(s.id.as_bytes()).varint(s.size);
         });
         for snapshots in [&self.snapshots, &self.forgotten] {
-            text.list(snapshots, |w, s| {
-                w.raw(s.writer.as_bytes()).session(s.session).raw(s.id.as_bytes());
-            });
+            text.list(snapshots, write_ref);
         }
         text.list(&self.dropped, |w, id| {
             w.raw(id.as_bytes());
@@ -99,18 +96,8 @@ impl Base {
             w.varint(*generation);
         });
         text.varint(self.forgets);
-        let mut text = text.finish();
-        let around = HEAD + RECORD_OVERHEAD + SIGNATURE_LEN;
-        text.resize(seal::padme((text.len() + around) as u64) as usize - around, 0);
         let object = objects::base(n);
-        let place = Place { kind: "base", repository: repository.as_bytes(), object: &object, ordinal: 0 };
-        let sealed = seal::seal_record(keys.records(), &place, &text);
-        let mut w = Writer::new();
-        w.raw(MAGIC).u8(SUITE).raw(who.as_bytes()).u32(sealed.len() as u32).raw(&sealed);
-        let mut out = w.finish();
-        let signature = signer.sign(SIGNED, &out);
-        out.extend_from_slice(&signature);
-        out
+        ENVELOPE.seal(At { repository, object: &object, keys }, text, who, signer)
     }
 
     /// Reads base number `n`; `signer_of` gives the key of a maintainer that is trusted, or of ROOT.
@@ -121,23 +108,8 @@ impl Base {
         keys: &GraphKeys,
         signer_of: impl FnOnce(WriterId) -> Option<VerifyingKey>,
     ) -> Result<Self> {
-        let mut r = Reader::new("base", bytes);
-        if r.array()? != *MAGIC || r.u8()? != SUITE {
-            return r.fail("not a base of version 1");
-        }
-        let who = r.writer()?;
-        let len = r.u32()? as usize;
-        let sealed = r.raw(len)?;
-        let signature = r.array()?;
-        let signed = &bytes[..HEAD + len];
-        r.finish()?;
-        let key = signer_of(who);
-        if key.is_none_or(|key| key.verify(SIGNED, signed, &signature).is_err()) {
-            return Err(Malformed { what: "base", how: "not signed by an owner or maintainer".into() });
-        }
         let object = objects::base(n);
-        let place = Place { kind: "base", repository: repository.as_bytes(), object: &object, ordinal: 0 };
-        Self::read(&seal::open_record(keys.records(), &place, sealed)?)
+        Self::read(&ENVELOPE.open(bytes, At { repository, object: &object, keys }, signer_of)?)
     }
 
     pub(super) fn read(text: &[u8]) -> Result<Self> {
@@ -153,8 +125,8 @@ impl Base {
                     size: r.varint()?,
                 })
             })?,
-            snapshots: r.list(SNAPSHOTS_MAX, 64, "snapshots", snapshot)?,
-            forgotten: r.list(SNAPSHOTS_MAX, 64, "forgotten snapshots", snapshot)?,
+            snapshots: r.list(SNAPSHOTS_MAX, 64, "snapshots", read_ref)?,
+            forgotten: r.list(SNAPSHOTS_MAX, 64, "forgotten snapshots", read_ref)?,
             dropped: r.list(PACKS_MAX, 32, "dropped packs", |r| Ok(PackId::from_bytes(r.array()?)))?,
             floors: r.list(WRITERS_MAX, 17, "floors", |r| Ok((r.writer()?, r.varint()?)))?,
             dead: r.list(SNAPSHOTS_MAX, 32, "dead sessions", |r| Ok((r.writer()?, r.session()?)))?,
@@ -208,14 +180,11 @@ impl Base {
     }
 }
 
-fn snapshot(r: &mut Reader<'_>) -> Result<SnapshotRef> {
-    Ok(SnapshotRef { writer: r.writer()?, session: r.session()?, id: SnapshotId::from_bytes(r.array()?) })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::crypto::secret::Secret;
+    use crate::id::SnapshotId;
 
     #[test]
     fn bases_come_back_and_strangers_sign_none() {

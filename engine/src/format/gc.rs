@@ -3,15 +3,16 @@
 //!
 //! All of them are one signed record of the graph class. A maintainer signs them, or ROOT; an ack its session's writer.
 
-use crate::crypto::sign::{SIGNATURE_LEN, SigningKey, VerifyingKey};
-use crate::id::{PackId, RepositoryId, SessionId, SnapshotId, WriterId};
+use crate::crypto::sign::{SigningKey, VerifyingKey};
+use crate::id::{PackId, SessionId, WriterId};
 
-use super::codec::{Malformed, Reader, Result, Writer};
-use super::keys::{GraphKeys, SUITE};
+use super::codec::{Reader, Result, Writer};
 use super::node::Timestamp;
-use super::objects;
-use super::seal::{self, Place, RECORD_OVERHEAD};
-use super::snapshot::SnapshotRef;
+use super::seal;
+use super::signed::{AROUND, Envelope};
+use super::snapshot::{SnapshotRef, read_ref, write_ref};
+
+pub use super::signed::At;
 
 /// Longest object of these kinds that a reader accepts, in bytes.
 pub const GC_BYTES_MAX: u64 = 1 << 30;
@@ -22,19 +23,6 @@ pub const TOMBSTONE_BYTES_MAX: u64 = 64 << 10;
 const PACKS_MAX: usize = 1 << 22;
 const SESSIONS_MAX: usize = 1 << 22;
 const WRITERS_MAX: usize = 65_536;
-const SIGNED: &str = "copal 1 maintenance";
-const HEAD: usize = 8 + 1 + 16 + 4;
-
-/// Where such an object stands, and what it is sealed with.
-#[derive(Clone, Copy)]
-pub struct At<'a> {
-    /// Of which repository.
-    pub repository: RepositoryId,
-    /// Key of the object.
-    pub object: &'a str,
-    /// Keys of the graph class.
-    pub keys: &'a GraphKeys,
-}
 
 /// A pack that is given up, as `gc/` names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -115,37 +103,15 @@ pub trait Kind: Sized {
     fn encode(&self, at: At<'_>, who: WriterId, signer: &SigningKey) -> Vec<u8> {
         let mut text = Writer::new();
         self.write(&mut text);
-        let mut text = text.finish();
-        let around = HEAD + RECORD_OVERHEAD + SIGNATURE_LEN;
-        text.resize(seal::padme((text.len() + around) as u64) as usize - around, 0);
-        let sealed = seal::seal_record(at.keys.records(), &place::<Self>(&at), &text);
-        let mut w = Writer::new();
-        w.raw(Self::MAGIC).u8(SUITE).raw(who.as_bytes()).u32(sealed.len() as u32).raw(&sealed);
-        let mut out = w.finish();
-        let signature = signer.sign(SIGNED, &out);
-        out.extend_from_slice(&signature);
-        out
+        envelope::<Self>().seal(at, text, who, signer)
     }
 
     /// The reverse; `signer_of` gives the key of who may sign this object.
     fn decode(bytes: &[u8], at: At<'_>, signer_of: impl FnOnce(WriterId) -> Option<VerifyingKey>) -> Result<Self> {
-        let mut r = Reader::new(Self::KIND, bytes);
-        if r.array()? != *Self::MAGIC || r.u8()? != SUITE {
-            return r.fail(format!("not a {} of version 1", Self::KIND));
-        }
-        let who = r.writer()?;
-        let len = r.u32()? as usize;
-        let sealed = r.raw(len)?;
-        let signature = r.array()?;
-        r.finish()?;
-        let key = signer_of(who);
-        if key.is_none_or(|key| key.verify(SIGNED, &bytes[..HEAD + len], &signature).is_err()) {
-            return Err(Malformed { what: Self::KIND, how: "not signed by anybody who may".into() });
-        }
-        let text = seal::open_record(at.keys.records(), &place::<Self>(&at), sealed)?;
+        let text = envelope::<Self>().open(bytes, at, signer_of)?;
         let mut r = Reader::new(Self::KIND, &text);
         let value = Self::read(&mut r)?;
-        let used = text.len() - r.left() + HEAD + RECORD_OVERHEAD + SIGNATURE_LEN;
+        let used = text.len() - r.left() + AROUND;
         if bytes.len() as u64 != seal::padme(used as u64) || r.rest().iter().any(|&b| b != 0) {
             return r.fail("padding is not as it must be");
         }
@@ -153,8 +119,8 @@ pub trait Kind: Sized {
     }
 }
 
-fn place<'a, K: Kind>(at: &'a At<'_>) -> Place<'a> {
-    Place { kind: K::KIND, repository: at.repository.as_bytes(), object: at.object, ordinal: 0 }
+fn envelope<K: Kind>() -> Envelope {
+    Envelope { magic: K::MAGIC, kind: K::KIND, context: "copal 1 maintenance", signers: "anybody who may" }
 }
 
 impl Kind for Condemn {
@@ -211,16 +177,12 @@ impl Kind for Forget {
 
     fn write(&self, w: &mut Writer) {
         assert!(self.snapshots.is_sorted_by(|a, b| a < b), "snapshots are sorted and unique");
-        w.time(self.time).list(&self.snapshots, |w, s| {
-            w.raw(s.writer.as_bytes()).session(s.session).raw(s.id.as_bytes());
-        });
+        w.time(self.time).list(&self.snapshots, write_ref);
     }
 
     fn read(r: &mut Reader<'_>) -> Result<Self> {
         let time = r.time()?;
-        let snapshots = r.list(SESSIONS_MAX, 64, "snapshots", |r| {
-            Ok(SnapshotRef { writer: r.writer()?, session: r.session()?, id: SnapshotId::from_bytes(r.array()?) })
-        })?;
+        let snapshots = r.list(SESSIONS_MAX, 64, "snapshots", read_ref)?;
         if !snapshots.is_sorted_by(|a, b| a < b) {
             return r.fail("snapshots are not in order");
         }
@@ -312,25 +274,13 @@ pub fn fuzz_texts(text: &[u8]) {
     again::<Ack>(text);
 }
 
-/// The ack of a session: its key, and its stored bytes.
-pub fn ack(
-    repository: RepositoryId,
-    keys: &GraphKeys,
-    (writer, session, signer): (WriterId, SessionId, &SigningKey),
-    generation: u64,
-    ack: &Ack,
-) -> (String, Vec<u8>) {
-    let object = objects::ack(writer, session, generation);
-    let stored = ack.encode(At { repository, object: &object, keys }, writer, signer);
-    (object, stored)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::{keys::GraphKeys, objects};
     use super::*;
     use crate::crypto::hash;
     use crate::crypto::secret::Secret;
-    use crate::id::hex;
+    use crate::id::{RepositoryId, SnapshotId, hex};
     use proptest::prelude::*;
     use std::fmt::Debug;
 

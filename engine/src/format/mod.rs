@@ -15,6 +15,7 @@ pub mod pack;
 pub mod pin;
 pub mod seal;
 pub mod segment;
+mod signed;
 pub mod slot;
 pub mod snapshot;
 pub mod texts;

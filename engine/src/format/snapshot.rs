@@ -260,11 +260,11 @@ impl Stored {
     }
 }
 
-fn write_ref(w: &mut Writer, s: &SnapshotRef) {
+pub(super) fn write_ref(w: &mut Writer, s: &SnapshotRef) {
     w.raw(s.writer.as_bytes()).session(s.session).raw(s.id.as_bytes());
 }
 
-fn read_ref(r: &mut Reader<'_>) -> Result<SnapshotRef> {
+pub(super) fn read_ref(r: &mut Reader<'_>) -> Result<SnapshotRef> {
     Ok(SnapshotRef { writer: r.writer()?, session: r.session()?, id: SnapshotId::from_bytes(r.array()?) })
 }
 

@@ -11,7 +11,7 @@ use crate::crypto::sign::{SigningKey, VerifyingKey};
 use crate::error::{Error, Result};
 use crate::format::base::SIGNED_BY_ROOT;
 use crate::format::config::Config;
-use crate::format::gc::{self, Ack, At, Condemn, GC_BYTES_MAX, Kind, Sweep};
+use crate::format::gc::{Ack, At, Condemn, GC_BYTES_MAX, Kind, Sweep};
 use crate::format::objects::{self, Parsed};
 use crate::id::{PackId, SessionId, WriterId};
 use crate::store::{Listed, StoreError, list_all};
@@ -94,8 +94,9 @@ impl Condemned {
     pub(super) async fn acknowledge(&self) -> Result<()> {
         let due: Vec<(u64, Ack)> = self.state().due.iter().map(|(n, ack)| (*n, ack.clone())).collect();
         for (generation, ack) in due {
-            let who = (self.writer, self.session, &self.signer);
-            let (object, stored) = gc::ack(self.repo.id(), &self.repo.graph, who, generation, &ack);
+            let object = objects::ack(self.writer, self.session, generation);
+            let at = At { repository: self.repo.id(), object: &object, keys: &self.repo.graph };
+            let stored = ack.encode(at, self.writer, &self.signer);
             match self.repo.store.put_new(&key(object), stored.into()).await {
                 // After an answer that was lost: the same bytes.
                 Ok(()) | Err(StoreError::Exists { .. }) => self.state().due.remove(&generation),
