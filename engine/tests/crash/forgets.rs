@@ -1,10 +1,7 @@
 //! Forgetting beside backups, beside other forgets, beside bases, and over a store that fails.
 
-use std::ops::Range;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use copal_engine::Error;
 use copal_engine::crypto::sign::SigningKey;
 use copal_engine::format::base::{Base, SIGNED_BY_ROOT};
@@ -12,14 +9,13 @@ use copal_engine::format::bundle::Role;
 use copal_engine::format::gc::{At, Forget, Kind};
 use copal_engine::format::objects;
 use copal_engine::format::snapshot::SnapshotRef;
-use copal_engine::ops::check;
-use copal_engine::progress::{Cancel, Problem, Progress, Silent};
+use copal_engine::progress::{Problem, Progress};
 use copal_engine::repo::Repository;
 use copal_engine::store::fault::{Effect, Rule};
-use copal_engine::store::memory::Memory;
-use copal_engine::store::{Key, Page, Store, Verb};
+use copal_engine::store::{Key, Verb};
 
 use crate::bench::{Bench, change_source, make_source, on_disk, options, same_content, settle};
+use crate::hooked::Hooked;
 
 /// A repository with `n` snapshots, each of another state of the source.
 fn bench_of(n: usize) -> Bench {
@@ -43,27 +39,8 @@ impl Bench {
         self.memory.snapshot().keys().map(|k| k.to_string()).filter(|k| k.starts_with("forget/")).collect()
     }
 
-    fn put_bytes(&self, key: String, bytes: Vec<u8>) {
-        self.bridge.wait(self.memory.put(&Key::new(key).unwrap(), bytes.into())).unwrap();
-    }
-
-    fn remove(&self, key: String) {
-        self.bridge.wait(self.memory.delete(&Key::new(key).unwrap())).unwrap();
-    }
-
     fn remove_snapshot(&self, at: &SnapshotRef) {
         self.remove(objects::snapshot(at.writer, at.session));
-    }
-
-    fn check(&self) -> check::Report {
-        let with = check::Options {
-            read: check::Read::Nothing,
-            max_age: None,
-            max_duration: None,
-            with_cache: false,
-            seed: 1,
-        };
-        check::check(&Arc::new(self.open().unwrap()), &with, &Silent, &Cancel::default()).unwrap()
     }
 
     /// A base above the newest one, that says what `change` makes of that.
@@ -72,9 +49,8 @@ impl Bench {
         let newest = repo.newest_base().unwrap();
         let mut base = Base { previous: newest.hash, ..newest.base };
         change(&mut base);
-        let root = SigningKey::from_seed(self.bundle.root_seed.clone().unwrap());
         let n = newest.n + 1;
-        self.put_bytes(objects::base(n), base.encode(repo.id(), n, repo.graph_keys(), SIGNED_BY_ROOT, &root));
+        self.put(objects::base(n), base.encode(repo.id(), n, repo.graph_keys(), SIGNED_BY_ROOT, &self.root()));
     }
 }
 
@@ -233,12 +209,12 @@ fn what_is_no_record_hides_nothing_and_is_told() {
     let bench = bench_of(2);
     let all = bench.all();
     let repo = bench.open().unwrap();
-    bench.put_bytes(objects::forget(1), b"whatever".to_vec());
+    bench.put(objects::forget(1), b"whatever".to_vec());
     let other = SigningKey::from_seed(copal_engine::crypto::secret::Secret::from_bytes([7; 32]));
     let object = objects::forget(2);
     let record = Forget { snapshots: vec![all[0]], ..Forget::default() };
     let at = At { repository: repo.id(), object: &object, keys: repo.graph_keys() };
-    bench.put_bytes(object.clone(), record.encode(at, all[0].writer, &other));
+    bench.put(object.clone(), record.encode(at, all[0].writer, &other));
     let committed = repo.committed().unwrap();
     assert_eq!(committed.snapshots.len(), 2);
     let told: Vec<_> = committed.problems.iter().map(|p| p.path.to_string_lossy().into_owned()).collect();
@@ -314,45 +290,6 @@ fn what_a_base_has_taken_in_needs_no_record() {
     assert_eq!(bench.all(), all[2..]);
 }
 
-/// Puts an object right before the first create under `forget/`.
-#[derive(Debug)]
-struct Before {
-    inner: Arc<Memory>,
-    object: Mutex<Option<(Key, Bytes)>>,
-}
-
-#[async_trait]
-impl Store for Before {
-    fn location(&self) -> String {
-        self.inner.location()
-    }
-    async fn put_new(&self, key: &Key, body: Bytes) -> copal_engine::store::Result<()> {
-        let object = self.object.lock().unwrap().take_if(|_| key.as_str().starts_with("forget/"));
-        if let Some((key, body)) = object {
-            self.inner.put(&key, body).await?;
-        }
-        self.inner.put_new(key, body).await
-    }
-    async fn put(&self, key: &Key, body: Bytes) -> copal_engine::store::Result<()> {
-        self.inner.put(key, body).await
-    }
-    async fn get(&self, key: &Key, max: u64) -> copal_engine::store::Result<Bytes> {
-        self.inner.get(key, max).await
-    }
-    async fn get_range(&self, key: &Key, range: Range<u64>) -> copal_engine::store::Result<Bytes> {
-        self.inner.get_range(key, range).await
-    }
-    async fn head(&self, key: &Key) -> copal_engine::store::Result<u64> {
-        self.inner.head(key).await
-    }
-    async fn list(&self, prefix: &str, after: Option<&Key>) -> copal_engine::store::Result<Page> {
-        self.inner.list(prefix, after).await
-    }
-    async fn delete(&self, key: &Key) -> copal_engine::store::Result<()> {
-        self.inner.delete(key).await
-    }
-}
-
 /// Somebody forgets something else, a base takes that in, and its record is removed: all between this forget's look at the base
 /// and its record, which so comes under a number that the base counts.
 #[test]
@@ -360,10 +297,12 @@ fn a_record_under_a_number_that_a_base_counts_is_made_again() {
     let bench = bench_of(2);
     let all = bench.all();
     bench.put_base(|base| base.forgets = 1);
-    let object = Key::new(objects::base(1)).unwrap();
-    let stored = bench.memory.snapshot()[&object].clone();
+    let stored = bench.memory.snapshot()[&Key::new(objects::base(1)).unwrap()].clone();
     bench.remove(objects::base(1));
-    let store = Before { inner: bench.memory.clone(), object: Mutex::new(Some((object, stored))) };
+    let bench = Arc::new(bench);
+    let other = Arc::clone(&bench);
+    let takes_in = move || other.put(objects::base(1), stored.to_vec());
+    let store = Hooked::before(bench.memory.clone(), (Verb::PutNew, "forget/"), takes_in);
     let repo = bench.open_over(Arc::new(store), &bench.bundle, "owner").unwrap();
     assert_eq!(forget(&repo, &all[..1]), 2);
     assert_eq!(bench.all(), all[1..]);

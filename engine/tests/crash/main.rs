@@ -5,9 +5,11 @@
 #![allow(missing_docs, unreachable_pub)]
 
 mod bench;
+mod by_hand;
 mod crashes;
 mod faults;
 mod forgets;
+mod hooked;
 mod init;
 mod prunes;
 mod races;

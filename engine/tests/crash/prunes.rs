@@ -2,13 +2,10 @@
 //! then let them delete.
 
 use std::collections::BTreeSet;
-use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use copal_engine::Error;
 use copal_engine::crypto::sign::SigningKey;
 use copal_engine::format::base::{Base, SIGNED_BY_ROOT};
@@ -16,28 +13,18 @@ use copal_engine::format::gc::{Ack, At, Condemn, Kind, PackRef, Sweep, Tombstone
 use copal_engine::format::objects::{self, Parsed};
 use copal_engine::id::{PackId, SessionId, WriterId};
 use copal_engine::ops::backup::{Summary, backup};
-use copal_engine::ops::check;
 use copal_engine::progress::{Cancel, Problem, Progress, Silent};
 use copal_engine::repo::{Reader, Repository};
 use copal_engine::store::fault::{Effect, Rule};
 use copal_engine::store::grace::Grace;
-use copal_engine::store::{Key, Page, Store, Verb};
+use copal_engine::store::{Key, Store, Verb};
 
 use crate::bench::{Bench, change_source, make_source, noise, on_disk, options, read_snapshot, same_content, settle};
+use crate::hooked::Hooked;
 
 impl Bench {
     fn repo(&self) -> Repository {
         self.open().unwrap()
-    }
-
-    fn root(&self) -> SigningKey {
-        SigningKey::from_seed(self.bundle.root_seed.clone().unwrap())
-    }
-
-    fn put(&self, key: String, bytes: Vec<u8>) {
-        let key = Key::new(key).unwrap();
-        // Beside threads of a runtime and within its tasks: the store in memory waits for nothing.
-        futures_now(self.memory.put(&key, bytes.into())).unwrap();
     }
 
     fn seal<K: Kind>(&self, repo: &Repository, object: String, value: &K) {
@@ -101,8 +88,7 @@ impl Bench {
     fn sweep(&self, repo: &Repository, generation: u64, condemned: &[PackRef], what: &str) {
         let claims = self.claims(repo, generation).unwrap_or_default();
         for p in condemned.iter().filter(|p| !claims.contains(&p.id)) {
-            let key = Key::new(objects::pack(p.writer, p.session, p.seq, p.id)).unwrap();
-            futures_now(self.memory.delete(&key)).unwrap();
+            self.remove(objects::pack(p.writer, p.session, p.seq, p.id));
         }
         let (repo, view) = self.view();
         let reader = Reader::new(repo, Arc::clone(&view.index), 8 << 20);
@@ -118,15 +104,6 @@ impl Bench {
             _ => key.split('/').next().unwrap().to_owned(),
         };
         puts.map(|op| kind(op.key)).collect()
-    }
-}
-
-/// The result of a future that waits for nothing.
-fn futures_now<T>(future: impl Future<Output = T>) -> T {
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    match std::pin::pin!(future).poll(&mut context) {
-        std::task::Poll::Ready(value) => value,
-        std::task::Poll::Pending => panic!("it waits"),
     }
 }
 
@@ -167,65 +144,6 @@ fn wait_for_ack(bench: &Bench, repo: &Repository, generation: u64) {
     while bench.claims(repo, generation).is_none() {
         assert!(begun.elapsed() < Duration::from_secs(30), "no ack comes");
         std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// Does something before or after the first call of a verb on keys that begin with a prefix.
-struct Hooked<F: Fn() + Send + Sync> {
-    inner: Arc<dyn Store>,
-    on: (Verb, &'static str),
-    after: bool,
-    act: Mutex<Option<F>>,
-    /// No LIST shows this key.
-    hidden: Option<Key>,
-}
-
-impl<F: Fn() + Send + Sync> std::fmt::Debug for Hooked<F> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Hooked")
-    }
-}
-
-impl<F: Fn() + Send + Sync> Hooked<F> {
-    fn hook(&self, verb: Verb, key: &str, after: bool) {
-        if self.on.0 == verb && key.starts_with(self.on.1) && self.after == after {
-            let act = self.act.lock().unwrap().take();
-            act.into_iter().for_each(|act| act());
-        }
-    }
-}
-
-#[async_trait]
-impl<F: Fn() + Send + Sync> Store for Hooked<F> {
-    fn location(&self) -> String {
-        self.inner.location()
-    }
-    async fn put_new(&self, key: &Key, body: Bytes) -> copal_engine::store::Result<()> {
-        self.hook(Verb::PutNew, key.as_str(), false);
-        let done = self.inner.put_new(key, body).await;
-        self.hook(Verb::PutNew, key.as_str(), true);
-        done
-    }
-    async fn put(&self, key: &Key, body: Bytes) -> copal_engine::store::Result<()> {
-        self.inner.put(key, body).await
-    }
-    async fn get(&self, key: &Key, max: u64) -> copal_engine::store::Result<Bytes> {
-        self.inner.get(key, max).await
-    }
-    async fn get_range(&self, key: &Key, range: Range<u64>) -> copal_engine::store::Result<Bytes> {
-        self.inner.get_range(key, range).await
-    }
-    async fn head(&self, key: &Key) -> copal_engine::store::Result<u64> {
-        self.inner.head(key).await
-    }
-    async fn list(&self, prefix: &str, after: Option<&Key>) -> copal_engine::store::Result<Page> {
-        self.hook(Verb::List, prefix, false);
-        let mut page = self.inner.list(prefix, after).await?;
-        page.objects.retain(|l| Some(&l.key) != self.hidden.as_ref());
-        Ok(page)
-    }
-    async fn delete(&self, key: &Key) -> copal_engine::store::Result<()> {
-        self.inner.delete(key).await
     }
 }
 
@@ -456,7 +374,7 @@ fn what_cannot_be_understood_under_gc_stops_a_session_and_is_named() {
     assert!(matches!(refused, Error::TooNew(_)), "{refused}");
     // Also when it comes while a session is open.
     let late = Key::new("gc/0000000000000001.later").unwrap();
-    futures_now(bench.memory.delete(&late)).unwrap();
+    bench.remove(late.as_str().to_owned());
     let progress = at_entry(3, || bench.put(late.as_str().to_owned(), Vec::new()));
     let refused = bench.process(&options(&bench.source()), &progress).unwrap_err();
     assert!(matches!(refused, Error::TooNew(_)), "{refused}");
@@ -507,20 +425,13 @@ fn rubbish_where_a_base_may_stand_is_found_and_stops_no_reader() {
         assert_eq!(problem.path, std::path::Path::new(&objects::base(n)));
         let reader = Reader::new(Arc::new(bench.repo()), Arc::clone(&view.index), 8 << 20);
         read_snapshot(&reader, &view.snapshots[0]).unwrap();
-        let opts = check::Options {
-            read: check::Read::Nothing,
-            max_age: None,
-            max_duration: None,
-            with_cache: false,
-            seed: 1,
-        };
-        let report = check::check(&Arc::new(bench.repo()), &opts, &Silent, &Cancel::default()).unwrap();
+        let report = bench.check();
         assert_eq!(report.findings.len(), 1, "{:?}", report.findings);
         assert!(report.findings[0].object == objects::base(n), "{:?}", report.findings);
         // Who writes must not overlook what a base has dropped.
         let refused = bench.try_backup().0.unwrap_err().to_string();
         assert!(refused.contains(&objects::base(n)) && refused.contains("remove that object"), "{refused}");
-        futures_now(bench.memory.delete(&Key::new(objects::base(n)).unwrap())).unwrap();
+        bench.remove(objects::base(n));
         bench.backup();
     }
 }

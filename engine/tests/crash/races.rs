@@ -1,20 +1,17 @@
 //! Several backups at once, and threads that panic.
 
-use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use copal_engine::format::blob::BlobKind;
 use copal_engine::progress::{Cancel, Collect, Silent};
 use copal_engine::repo::session::Session;
 use copal_engine::repo::{Locked, Opener};
-use copal_engine::store::memory::Memory;
-use copal_engine::store::{Key, Page, Store};
+use copal_engine::store::Verb;
 
 use crate::bench::{Bench, make_source, noise, on_disk, options, same_content};
+use crate::hooked::Hooked;
 
 #[test]
 fn backups_of_one_writer_and_of_two_at_once_are_all_whole() {
@@ -41,49 +38,14 @@ fn backups_of_one_writer_and_of_two_at_once_are_all_whole() {
     assert_eq!(bench.stored("pack/") + bench.stored("idx/"), 0, "everything is found by the next one");
 }
 
-/// Panics in the first put of a pack, as a client with a bug might.
-#[derive(Debug)]
-struct Panics {
-    inner: Arc<Memory>,
-    left: Mutex<u32>,
-}
-
-#[async_trait]
-impl Store for Panics {
-    fn location(&self) -> String {
-        self.inner.location()
-    }
-    async fn put_new(&self, key: &Key, body: Bytes) -> copal_engine::store::Result<()> {
-        self.inner.put_new(key, body).await
-    }
-    async fn put(&self, key: &Key, body: Bytes) -> copal_engine::store::Result<()> {
-        let hit = std::mem::take(&mut *self.left.lock().unwrap());
-        assert!(hit == 0, "a panic on purpose");
-        self.inner.put(key, body).await
-    }
-    async fn get(&self, key: &Key, max: u64) -> copal_engine::store::Result<Bytes> {
-        self.inner.get(key, max).await
-    }
-    async fn get_range(&self, key: &Key, range: Range<u64>) -> copal_engine::store::Result<Bytes> {
-        self.inner.get_range(key, range).await
-    }
-    async fn head(&self, key: &Key) -> copal_engine::store::Result<u64> {
-        self.inner.head(key).await
-    }
-    async fn list(&self, prefix: &str, after: Option<&Key>) -> copal_engine::store::Result<Page> {
-        self.inner.list(prefix, after).await
-    }
-    async fn delete(&self, key: &Key) -> copal_engine::store::Result<()> {
-        self.inner.delete(key).await
-    }
-}
-
 #[test]
 fn a_panic_while_a_pack_is_stored_is_no_success() {
     for large in [false, true] {
         let bench = Bench::new();
         make_source(&bench.source(), large);
-        let store = Arc::new(Panics { inner: Arc::clone(&bench.memory), left: Mutex::new(1) });
+        // As a client with a bug might, in the first put of a pack.
+        let panics = || panic!("a panic on purpose");
+        let store = Arc::new(Hooked::before(bench.memory.clone(), (Verb::Put, "pack/"), panics));
         let options_of_repo = copal_engine::repo::Options::new(bench.dir.path().join("owner"));
         let opener = Opener::Bundle(Box::new(bench.bundle.clone()));
         let mut repo = Locked::find(store, bench.bridge.clone()).unwrap().unlock(opener, options_of_repo).unwrap();
