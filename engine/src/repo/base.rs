@@ -4,31 +4,29 @@
 //! a repository of many small sessions opens quickly. Only an owner's backup does it, and only where the store's create-only
 //! put is atomic.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::crypto::rng::Rng;
 use crate::error::{Error, Result};
-use crate::format::base::{BASE_BYTES_MAX, Base, SIGNED_BY_ROOT, SegmentRef};
-use crate::format::blob::ENTRY_BYTES;
+use crate::crypto::sign::SigningKey;
+use crate::format::base::{BASE_BYTES_MAX, Base, SIGNED_BY_ROOT};
 use crate::format::bundle::{Identity, Role};
+use crate::format::gc::{At, Kind, Tombstone};
 use crate::format::objects::{self, Parsed};
-use crate::format::segment::{SEGMENT_BYTES_MAX, Segment, SegmentPlace};
-use crate::id::{ObjectHash, SessionId};
+use crate::id::{ObjectHash, SessionId, WriterId};
 use crate::progress::Problem;
 use crate::store::{Key, StoreError, list_all};
 
 use super::condemned;
 use super::forget::Forgets;
+use super::merge::{Merge, Merged};
 use super::open::{Repository, key};
 use super::session;
 use super::view::damaged;
 
 /// Unfolded snapshots above which a backup of the owner folds.
 const FOLD_ABOVE: usize = 64;
-/// Segments smaller than this are merged.
-const MERGE_UNDER: u64 = 4 << 20;
-/// A merged segment is written once it holds this many entries.
-const MERGED_ENTRIES: usize = 128 << 10;
 
 /// The newest base.
 #[derive(Debug, Clone, Default)]
@@ -152,7 +150,7 @@ impl Repository {
         }
         let newest = self.newest_base()?;
         newest.whole()?;
-        let committed = self.committed_beside(&newest, Forgets::default())?;
+        let committed = self.committed_beside(&newest, Forgets::default(), &BTreeSet::new())?;
         // Forgotten ones too (F1). That they are forgotten stays with their records: `forgets` is as it was.
         let unfolded: Vec<_> = committed.unfolded(&newest.base).collect();
         // What is damaged must not be folded away: a base would stop naming it.
@@ -165,26 +163,9 @@ impl Repository {
         let (session, _) = session::next_session(self, who.id, newest.base.floor(who.id), rng)?;
         session::put_pin(self, who.id, session)?;
 
-        let mut merge = Merge { repo: self, who, session, kept: Vec::new(), open: Segment::default() };
-        let own = unfolded
-            .iter()
-            .flat_map(|s| s.graph.segments.iter().map(move |&(n, id)| (s.at.writer, s.at.session, n, id)));
-        let mut inputs = newest.base.segments.clone();
-        for (writer, session, n, id) in own {
-            let object = key(objects::segment(writer, session, n, id));
-            let size = self.bridge.wait(self.store.head(&object))?;
-            inputs.push(SegmentRef { writer, session, n, id, size });
-        }
-        for input in inputs {
-            merge.segment(input)?;
-        }
-        for inline in unfolded.iter().filter_map(|s| s.graph.inline.clone()) {
-            merge.add(inline)?;
-        }
-        merge.end()?;
-        let mut segments = merge.kept;
-        segments.sort_unstable();
-        segments.dedup();
+        let mut merge = Merge::new(self, who.id, &newest.base.dropped);
+        merge.begin(session);
+        let Merged { segments, .. } = merge.all(&newest.base, &unfolded)?;
 
         let mut known = newest.base.snapshots.clone();
         known.extend(unfolded.iter().map(|s| s.at));
@@ -198,9 +179,28 @@ impl Repository {
             Ok(_) => return Ok(None),
             Err(e) => return Err(e.into()),
         }
-        match self.bridge.wait(self.store.put_new(&key(objects::base(n)), stored.into())) {
-            Ok(()) => Ok(Some(n)),
-            Err(StoreError::Exists { .. }) => Ok(None),
+        let made = match self.bridge.wait(self.store.put_new(&key(objects::base(n)), stored.into())) {
+            Ok(()) => Some(n),
+            Err(StoreError::Exists { .. }) => None,
+            Err(e) => return Err(e.into()),
+        };
+        self.end_session(who.id, session, (SIGNED_BY_ROOT, &self.root("fold")?))?;
+        Ok(made)
+    }
+
+    /// Ends a session of one's own that has no snapshot to commit: with a tombstone, so that no prune waits for it. What it
+    /// stored counts only if a base lists it by now.
+    pub(super) fn end_session(
+        &self,
+        writer: WriterId,
+        session: SessionId,
+        (who, signer): (WriterId, &SigningKey),
+    ) -> Result<()> {
+        let object = objects::snapshot(writer, session);
+        let at = At { repository: self.id(), object: &object, keys: &self.graph };
+        let stored = Tombstone::default().encode(at, who, signer);
+        match self.bridge.wait(self.store.put_new(&key(object.clone()), stored.into())) {
+            Ok(()) | Err(StoreError::Exists { .. }) => Ok(()),
             Err(e) => Err(e.into()),
         }
     }
@@ -211,71 +211,5 @@ fn no_base(error: Error) -> Result<Problem> {
     match error {
         Error::Damaged { object, how } => Ok(damaged(&object, how)),
         other => Err(other),
-    }
-}
-
-/// Gathers small segments into larger ones.
-struct Merge<'r> {
-    repo: &'r Arc<Repository>,
-    who: &'r Identity,
-    session: SessionId,
-    kept: Vec<SegmentRef>,
-    open: Segment,
-}
-
-impl Merge<'_> {
-    fn segment(&mut self, input: SegmentRef) -> Result<()> {
-        if input.size >= MERGE_UNDER {
-            self.kept.push(input);
-            return Ok(());
-        }
-        let object = key(objects::segment(input.writer, input.session, input.n, input.id));
-        let stored = self.repo.bridge.wait(self.repo.store.get(&object, SEGMENT_BYTES_MAX))?;
-        if Segment::id(&stored) != input.id {
-            return Err(Error::damaged(object.as_str(), "it has not the bytes that were written"));
-        }
-        let (_, segment) = Segment::decode(&stored, &self.repo.graph).map_err(Error::in_object(object.as_str()))?;
-        self.add(segment)
-    }
-
-    fn add(&mut self, segment: Segment) -> Result<()> {
-        let at: Vec<u32> = segment
-            .packs
-            .into_iter()
-            .map(|pack| {
-                let known = self.open.packs.iter().position(|p| *p == pack);
-                known.unwrap_or_else(|| {
-                    self.open.packs.push(pack);
-                    self.open.packs.len() - 1
-                }) as u32
-            })
-            .collect();
-        self.open.entries.extend(segment.entries.into_iter().map(|mut e| {
-            e.pack = at[e.pack as usize];
-            e
-        }));
-        self.open.stanzas.extend(segment.stanzas);
-        if self.open.entries.len() >= MERGED_ENTRIES { self.end() } else { Ok(()) }
-    }
-
-    fn end(&mut self) -> Result<()> {
-        let mut segment = std::mem::take(&mut self.open);
-        if segment.entries.is_empty() {
-            return Ok(());
-        }
-        segment.entries.sort_unstable();
-        segment.entries.dedup();
-        segment.stanzas.sort_by_key(|s| (s.writer, s.session));
-        segment.stanzas.dedup_by_key(|s| (s.writer, s.session));
-        let n = self.kept.iter().filter(|s| (s.writer, s.session) == (self.who.id, self.session)).count() as u64;
-        let place = SegmentPlace { repository: self.repo.id(), writer: self.who.id, session: self.session, n };
-        let stored = segment.encode(&place, &self.repo.graph);
-        debug_assert!(stored.len() > segment.entries.len() * ENTRY_BYTES);
-        let id = Segment::id(&stored);
-        let size = stored.len() as u64;
-        let object = key(objects::segment(self.who.id, self.session, n, id));
-        self.repo.bridge.wait(self.repo.store.put(&object, stored.into()))?;
-        self.kept.push(SegmentRef { writer: self.who.id, session: self.session, n, id, size });
-        Ok(())
     }
 }

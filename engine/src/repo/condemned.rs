@@ -190,23 +190,27 @@ impl Condemned {
     }
 
     async fn get<K: Kind>(&self, object: &str) -> Result<Option<K>> {
-        let repo = &self.repo;
-        let stored = match repo.store.get(&key(object.to_owned()), GC_BYTES_MAX).await {
-            Ok(stored) => stored,
-            Err(StoreError::NotFound { .. }) => return Ok(None),
-            Err(StoreError::Wrong { how, .. }) => return Err(unreadable(object, &how)),
-            Err(e) => return Err(e.into()),
-        };
-        let at = At { repository: repo.id(), object, keys: &repo.graph };
-        if let Ok(value) = K::decode(&stored, at, |who| signer_of(&repo.config, who)) {
-            return Ok(Some(value));
-        }
-        // Its signer may have been enrolled since.
-        let config = current_config(&repo.store, &repo.bundle).await?;
-        match K::decode(&stored, at, |who| signer_of(&config, who)) {
-            Ok(value) => Ok(Some(value)),
-            Err(e) => Err(unreadable(object, &e)),
-        }
+        read_gc(&self.repo, object).await
+    }
+}
+
+/// What stands at a key under `gc/`, signed by who may; `None`: nothing.
+pub(super) async fn read_gc<K: Kind>(repo: &Repository, object: &str) -> Result<Option<K>> {
+    let stored = match repo.store.get(&key(object.to_owned()), GC_BYTES_MAX).await {
+        Ok(stored) => stored,
+        Err(StoreError::NotFound { .. }) => return Ok(None),
+        Err(StoreError::Wrong { how, .. }) => return Err(unreadable(object, &how)),
+        Err(e) => return Err(e.into()),
+    };
+    let at = At { repository: repo.id(), object, keys: &repo.graph };
+    if let Ok(value) = K::decode(&stored, at, |who| signer_of(&repo.config, who)) {
+        return Ok(Some(value));
+    }
+    // Its signer may have been enrolled since.
+    let config = current_config(&repo.store, &repo.bundle).await?;
+    match K::decode(&stored, at, |who| signer_of(&config, who)) {
+        Ok(value) => Ok(Some(value)),
+        Err(e) => Err(unreadable(object, &e)),
     }
 }
 
@@ -218,7 +222,7 @@ pub(super) fn signer_of(config: &Config, who: WriterId) -> Option<VerifyingKey> 
     }
 }
 
-fn unknown(object: &str) -> Error {
+pub(super) fn unknown(object: &str) -> Error {
     Error::TooNew(format!("{object} says that somebody prunes it in a way that this version cannot take part in"))
 }
 

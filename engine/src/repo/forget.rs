@@ -25,6 +25,8 @@ use super::view::damaged;
 
 /// Numbers that others may take while one record looks for its own.
 const TRIES_MAX: usize = 1000;
+/// Records above a base that are asked for one by one.
+const NUMBERS_MAX: u64 = 1 << 16;
 const VERB: &str = "forget snapshots";
 
 /// What the records above a base say.
@@ -32,6 +34,8 @@ const VERB: &str = "forget snapshots";
 pub(super) struct Forgets {
     /// Each snapshot that a record names, and when it was forgotten first.
     pub at: BTreeMap<SnapshotRef, Timestamp>,
+    /// The highest number among them; that of the base, if there are none.
+    pub highest: u64,
     /// Records that are none.
     pub problems: Vec<Problem>,
 }
@@ -42,6 +46,11 @@ impl Repository {
     pub(super) fn forgets_beside(&self, newest: &NewestBase) -> Result<Forgets> {
         let mut numbers = self.list_forgets()?;
         numbers.retain(|n| *n > newest.base.forgets);
+        let highest = numbers.last().copied().unwrap_or(newest.base.forgets);
+        // They have no gaps: what a LIST leaves out is asked for.
+        if highest - newest.base.forgets <= NUMBERS_MAX {
+            numbers = (newest.base.forgets + 1..=highest).collect();
+        }
         let stored = self.bridge.map(numbers, self.options.connections.min(8), |n| {
             let (store, key) = (Arc::clone(&self.store), key(objects::forget(n)));
             async move {
@@ -54,7 +63,7 @@ impl Repository {
                 }
             }
         })?;
-        let (mut forgets, mut later) = (Forgets::default(), None);
+        let (mut forgets, mut later) = (Forgets { highest, ..Forgets::default() }, None);
         for (object, bytes) in stored.into_iter().flatten() {
             let mut read = self.read_forget(&self.config, &object, &bytes);
             // Its signer may have been enrolled since.
@@ -168,7 +177,7 @@ impl Repository {
     }
 
     /// Who signs records of maintenance with this key: ROOT, or the maintainer.
-    fn maintenance_signer(&self, verb: &'static str) -> Result<(WriterId, SigningKey)> {
+    pub(super) fn maintenance_signer(&self, verb: &'static str) -> Result<(WriterId, SigningKey)> {
         let Some(own) = self.bundle.identity.as_ref().filter(|_| self.bundle.root_seed.is_none()) else {
             return Ok((SIGNED_BY_ROOT, self.root(verb)?));
         };

@@ -78,6 +78,21 @@ impl Session {
     /// `dry`: writes nothing at all; blobs are claimed and counted as if.
     pub fn begin(repo: Arc<Repository>, who: &Identity, level: i32, dry: bool, rng: Box<dyn Rng>) -> Result<Self> {
         repo.may(Use::Write, "back up")?;
+        Self::begin_any(repo, who, (level, dry), rng)
+    }
+
+    /// A session of maintenance: it moves frames, and commits no tree.
+    pub(super) fn maintain(repo: Arc<Repository>, who: &Identity, rng: Box<dyn Rng>) -> Result<Self> {
+        repo.may(Use::Maintain, "prune")?;
+        Self::begin_any(repo, who, (0, false), rng)
+    }
+
+    fn begin_any(
+        repo: Arc<Repository>,
+        who: &Identity,
+        (level, dry): (i32, bool),
+        rng: Box<dyn Rng>,
+    ) -> Result<Self> {
         let (mut floor, mut rng) = (0, Some(rng));
         for _ in 0..GIVE_WAY_MAX {
             match Self::open(&repo, who, (level, dry, floor), &mut rng)? {
@@ -367,26 +382,30 @@ fn interrupted(pinned: &[SessionId], writer: WriterId, view: &View) -> Vec<Sessi
 }
 
 pub(super) fn put_pin(repo: &Repository, writer: WriterId, session: SessionId) -> Result<()> {
-    let read = |path: &str| std::fs::read(path).unwrap_or_default();
-    let tag = |what: &[u8], text: &[u8]| hash::keyed(repo.graph.records(), &[what, text]);
-    let host = rustix::system::uname().nodename().to_bytes().to_vec();
-    let pin = Pin {
-        epoch: repo.config.epoch,
-        host: tag(b"pin host", &host),
-        boot: tag(b"pin boot", &read("/proc/sys/kernel/random/boot_id")),
-        pid: u64::from(std::process::id()),
-        started: process_start(&read("/proc/self/stat")),
-    };
+    let (host, boot) = this_machine(repo);
+    let pid = u64::from(std::process::id());
+    let pin = Pin { epoch: repo.config.epoch, host, boot, pid, started: started(pid).unwrap_or(0) };
     let stored = pin.encode(repo.id(), writer, session, &repo.graph);
     repo.bridge.wait(repo.store.put_new(&key(objects::pin(writer, session)), stored.into()))?;
     Ok(())
 }
 
-/// Field 22 of /proc/PID/stat, counted behind the command's name, which may hold anything.
-fn process_start(stat: &[u8]) -> u64 {
-    let text = String::from_utf8_lossy(stat);
+/// What stands in pins for this host, and for its boot with the namespace that process ids are counted in.
+pub(super) fn this_machine(repo: &Repository) -> ([u8; 32], [u8; 32]) {
+    let tag = |what: &[u8], text: &[&[u8]]| hash::keyed(repo.graph.records(), &[&[what], text].concat());
+    let boot = std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    let host = tag(b"pin host", &[rustix::system::uname().nodename().to_bytes()]);
+    (host, tag(b"pin boot", &[&boot, namespace.as_os_str().as_encoded_bytes()]))
+}
+
+/// When a process started, in clock ticks since the boot: field 22 of /proc/PID/stat, counted behind the command's name,
+/// which may hold anything. `None`: there is no such process.
+pub(super) fn started(pid: u64) -> Option<u64> {
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let text = String::from_utf8_lossy(&stat);
     let fields = text.rsplit_once(')').map_or("", |(_, rest)| rest);
-    fields.split_whitespace().nth(19).and_then(|f| f.parse().ok()).unwrap_or(0)
+    fields.split_whitespace().nth(19)?.parse().ok()
 }
 
 /// Looks for new generations and for a tombstone at the own snapshot key, as long as the session is open (W4).

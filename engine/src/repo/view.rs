@@ -59,6 +59,8 @@ pub struct Committed {
     pub snapshots: Vec<Snapshot>,
     /// Not among the snapshots; in order of keys.
     pub forgotten: Vec<Forgotten>,
+    /// Sessions that were ended before they committed.
+    pub ended: Vec<(WriterId, SessionId)>,
     /// Snapshots and records that are no good or gone.
     pub problems: Vec<Problem>,
 }
@@ -92,6 +94,8 @@ pub struct View {
     pub snapshots: Vec<Snapshot>,
     /// What they published is in the index all the same.
     pub forgotten: Vec<Forgotten>,
+    /// Sessions that were ended before they committed.
+    pub ended: Vec<(WriterId, SessionId)>,
     /// Where every blob lies that a snapshot may reach.
     pub index: Arc<Index>,
     /// Snapshots that are no good and segments that are gone: what they list may not be restorable.
@@ -182,18 +186,28 @@ impl Repository {
 
     /// The same, with the forgotten ones.
     pub fn committed(&self) -> Result<Committed> {
-        self.base_and_committed().map(|(_, committed)| committed)
+        self.base_and_committed(&BTreeSet::new()).map(|(_, committed)| committed)
     }
 
     /// What stands beside that base, given the records that were read after it.
-    pub(super) fn committed_beside(&self, newest: &NewestBase, forgets: Forgets) -> Result<Committed> {
-        let listed = self.bridge.wait(list_all(self.store.as_ref(), "snap/"))?;
-        let mut jobs = Vec::new();
-        for l in listed {
-            if let Some(Parsed::Snapshot(writer, session)) = objects::parse(l.key.as_str()) {
-                jobs.push((l.key, writer, session));
+    ///
+    /// `pinned`: of these sessions the snapshot's key is asked for whatever the LIST shows, and it is made twice. For who
+    /// deletes what no snapshot needs, so that one short answer hides none.
+    pub(super) fn committed_beside(
+        &self,
+        newest: &NewestBase,
+        forgets: Forgets,
+        pinned: &BTreeSet<(WriterId, SessionId)>,
+    ) -> Result<Committed> {
+        let mut sessions = pinned.clone();
+        for _ in 0..if pinned.is_empty() { 1 } else { 2 } {
+            for l in self.bridge.wait(list_all(self.store.as_ref(), "snap/"))? {
+                if let Some(Parsed::Snapshot(writer, session)) = objects::parse(l.key.as_str()) {
+                    sessions.insert((writer, session));
+                }
             }
         }
+        let jobs = sessions.into_iter().map(|(w, s)| (key(objects::snapshot(w, s)), w, s)).collect();
         let stored = self.bridge.map(jobs, self.options.connections, |(key, writer, session)| {
             let store = Arc::clone(&self.store);
             async move {
@@ -206,20 +220,20 @@ impl Repository {
                 }
             }
         })?;
-        let (mut snapshots, mut problems) = (Vec::new(), newest.unreadable.clone());
+        let (mut snapshots, mut ended, mut problems) = (Vec::new(), Vec::new(), newest.unreadable.clone());
         problems.extend(forgets.problems);
         for (key, writer, session, bytes) in stored.into_iter().flatten() {
             match self.read_snapshot(writer, session, &bytes) {
                 // Nobody can bring it back (W8).
                 Ok(s) if newest.base.is_dead(&s.at) => {}
                 Ok(snapshot) => snapshots.push(snapshot),
-                Err(_) if self.is_tombstone(key.as_str(), &bytes) => {}
+                Err(_) if self.is_tombstone(key.as_str(), &bytes) => ended.push((writer, session)),
                 Err(e) => problems.push(damaged(key.as_str(), format!("this snapshot is left out: {e}"))),
             }
         }
         self.look_for_named(&mut snapshots, newest, &forgets.at, &mut problems)?;
         snapshots.sort_by_key(|s| (s.graph.time, s.at));
-        Ok(part(snapshots, newest, &forgets.at, problems))
+        Ok(Committed { ended, ..part(snapshots, newest, &forgets.at, problems) })
     }
 
     /// Asks for each snapshot that somebody saw and that was not listed: it may have been committed while pages came in, or
@@ -265,7 +279,7 @@ impl Repository {
         Ok(())
     }
 
-    fn is_tombstone(&self, object: &str, bytes: &[u8]) -> bool {
+    pub(super) fn is_tombstone(&self, object: &str, bytes: &[u8]) -> bool {
         let at = At { repository: self.id(), object, keys: &self.graph };
         Tombstone::decode(bytes, at, |who| signer_of(&self.config, who)).is_ok()
     }
@@ -321,11 +335,11 @@ impl Repository {
     /// A base, and the records of forgotten snapshots and the snapshots beside it, read so that no base was made in between: a
     /// view must not trust a snapshot whose session a newer base has declared dead (docs/protocol.md W3f), and a record may be
     /// removed once a newer base has taken it in (G2).
-    fn base_and_committed(&self) -> Result<(NewestBase, Committed)> {
+    fn base_and_committed(&self, pinned: &BTreeSet<(WriterId, SessionId)>) -> Result<(NewestBase, Committed)> {
         loop {
             let base = self.newest_base()?;
             let forgets = self.forgets_beside(&base)?;
-            let committed = self.committed_beside(&base, forgets)?;
+            let committed = self.committed_beside(&base, forgets, pinned)?;
             if self.base_above(base.n)?.is_none_or(|again| again.n == base.n) {
                 return Ok((base, committed));
             }
@@ -334,7 +348,15 @@ impl Repository {
 
     /// Snapshots and the index of what they publish.
     pub fn view(&self) -> Result<View> {
-        self.view_through(self.index_options()?)
+        self.view_through(self.index_options()?, &BTreeSet::new())
+    }
+
+    /// As [`Repository::view`], and what these sessions have committed is in it whatever a LIST shows.
+    pub(super) fn view_of(
+        &self,
+        pinned: &BTreeSet<(WriterId, SessionId)>,
+    ) -> Result<View> {
+        self.view_through(self.index_options()?, pinned)
     }
 
     /// As [`Repository::view`], where every segment is fetched and no local file is believed.
@@ -343,12 +365,12 @@ impl Repository {
             Some(dir) if std::fs::create_dir_all(dir).is_ok() => dir.clone(),
             _ => std::env::temp_dir(),
         };
-        self.view_through(self.bounded(index::Options::unlinked(dir)))
+        self.view_through(self.bounded(index::Options::unlinked(dir)), &BTreeSet::new())
     }
 
-    fn view_through(&self, options: index::Options) -> Result<View> {
+    fn view_through(&self, options: index::Options, pinned: &BTreeSet<(WriterId, SessionId)>) -> Result<View> {
         loop {
-            let (base, mut committed) = self.base_and_committed()?;
+            let (base, mut committed) = self.base_and_committed(pinned)?;
             let mut gone = false;
             let index = Arc::new(self.open_index(options.clone(), &base, &mut committed, &mut gone)?);
             // A segment that is gone was merged into another, if a newer base says so (W3e).
@@ -356,8 +378,8 @@ impl Repository {
                 continue;
             }
             index.exclude(base.base.dropped.iter().copied());
-            let Committed { snapshots, forgotten, problems } = committed;
-            return Ok(View { base, snapshots, forgotten, index, problems });
+            let Committed { snapshots, forgotten, ended, problems } = committed;
+            return Ok(View { base, snapshots, forgotten, ended, index, problems });
         }
     }
 
@@ -368,7 +390,7 @@ impl Repository {
         committed: &mut Committed,
         gone: &mut bool,
     ) -> Result<Index> {
-        let Committed { snapshots, forgotten, problems } = committed;
+        let Committed { snapshots, forgotten, problems, .. } = committed;
         let unfolded = || unfolded(snapshots, forgotten, &base.base);
         let mut wanted = Vec::new();
         let mut keys = HashMap::new();
@@ -470,7 +492,7 @@ fn part(
             None => kept.push(s),
         }
     }
-    Committed { snapshots: kept, forgotten: forgotten.into_values().collect(), problems }
+    Committed { snapshots: kept, forgotten: forgotten.into_values().collect(), ended: Vec::new(), problems }
 }
 
 /// What the base, another snapshot, or `also` names and is not among `snapshots`, sorted.

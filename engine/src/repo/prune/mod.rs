@@ -1,0 +1,205 @@
+//! The pruner's half of the protocol: giving packs up beside open sessions (docs/protocol.md "The pruner's half").
+//!
+//! **Expected flow**: [`Pruner::new`]; every one of [`Pruner::unretired`] is carried out; [`Pruner::look`] shows what there is;
+//! [`Pruner::condemn`] names packs; [`Pruner::carry_out`] gives them up and deletes them.
+//!
+//! **Guarantees**: each step may be repeated, by anybody, after a crash at any point; nothing is deleted that a committed
+//! snapshot needs or that an open session relies on; no clock decides, except how long an open session is waited for.
+
+mod drain;
+mod generation;
+mod rebase;
+mod tidy;
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+
+use crate::crypto::rng::Rng;
+use crate::crypto::sign::SigningKey;
+use crate::error::{Error, Result};
+use crate::format::bundle::Identity;
+use crate::format::config::Use;
+use crate::format::gc::{PackRef, Sweep};
+use crate::format::objects::{self, Parsed};
+use crate::id::{PackId, SessionId, WriterId};
+use crate::progress::Cancel;
+use crate::store::list_all;
+
+use super::open::Repository;
+use super::view::View;
+
+pub use self::tidy::Deleted;
+
+/// A session's name: its writer, and which run.
+pub(super) type SessionKey = (WriterId, SessionId);
+
+/// One executor of prunes.
+pub struct Pruner {
+    repo: Arc<Repository>,
+    /// Whose session index segments are merged under.
+    who: Identity,
+    /// Who signs what stands under `gc/`, and bases: a maintainer, or ROOT.
+    signer: (WriterId, SigningKey),
+    exclusive: bool,
+}
+
+/// What there is: read in the order that P1 asks for.
+pub struct Look {
+    /// Everything that is committed.
+    pub view: View,
+    /// Packs that nothing publishes and that no open session has stored, sorted by id.
+    pub unlisted: Vec<PackRef>,
+}
+
+/// What one generation has come to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Sessions that were ended because they did not answer.
+    pub fenced: u64,
+    /// Condemned packs that stay: a session claims them, or they hold a last copy.
+    pub spared: u64,
+    /// Snapshots that were taken in as forgotten.
+    pub forgotten: u64,
+    /// What was deleted.
+    pub deleted: Deleted,
+}
+
+/// Which of the condemned packs may go: takes out those that must stay. Told what is committed by now, and which packs other
+/// generations condemn.
+pub type Decide<'d> = dyn FnMut(&View, &HashSet<PackId>, &mut HashSet<PackId>) -> Result<()> + 'd;
+
+impl Pruner {
+    /// For an owner or maintainer. `exclusive`: the caller knows that nobody else works on the repository, so open sessions are
+    /// ended at once, and the store need not promise much.
+    pub fn new(repo: &Arc<Repository>, who: &Identity, exclusive: bool) -> Result<Self> {
+        repo.may(Use::Maintain, "prune")?;
+        let signer = repo.maintenance_signer("prune")?;
+        let pruner = Self { repo: Arc::clone(repo), who: who.clone(), signer, exclusive };
+        match pruner.unsafe_because() {
+            Some(why) if !exclusive => Err(Error::Busy(format!(
+                "{why}, so a prune beside running backups could lose data. Stop all backups and other prunes of this \
+                 repository, then run copal prune --exclusive"
+            ))),
+            _ => Ok(pruner),
+        }
+    }
+
+    fn unsafe_because(&self) -> Option<String> {
+        let (store, promised) = (&self.repo.store, &self.repo.config.store);
+        if store.list_may_lag() {
+            return Some(format!("{} is a network or FUSE file system, whose listings may lag", store.location()));
+        }
+        if promised.create_only != 2 {
+            return Some(format!("{} lets several creators of one object win", store.location()));
+        }
+        (!promised.strong_list).then(|| format!("listings of {} lag behind", store.location()))
+    }
+
+    /// Generations that somebody began, lowest first: they are carried out before a new one is made.
+    pub fn unretired(&self) -> Result<Vec<u64>> {
+        Ok(self.numbers()?.into_iter().collect())
+    }
+
+    /// Reads packs, then pins, then what is committed (P1).
+    pub fn look(&self) -> Result<Look> {
+        let packs = self.repo.bridge.wait(list_all(self.repo.store.as_ref(), "pack/"))?;
+        let pinned = self.pinned()?;
+        let view = self.view(&pinned)?;
+        let open: HashSet<SessionKey> = self.open_among(&pinned, &view.base.base)?.into_iter().collect();
+        let published: HashSet<PackId> = view.index.packs().map(|p| p.id).collect();
+        let mut unlisted: Vec<PackRef> = packs
+            .iter()
+            .filter_map(|l| match objects::parse(l.key.as_str()) {
+                Some(Parsed::Pack(writer, session, seq, id)) => {
+                    Some(PackRef { id, writer, session, seq, size: l.size })
+                }
+                _ => None,
+            })
+            .filter(|p| !published.contains(&p.id) && !open.contains(&(p.writer, p.session)))
+            .collect();
+        unlisted.sort_unstable();
+        unlisted.dedup_by_key(|p| p.id);
+        Ok(Look { view, unlisted })
+    }
+
+    /// What is committed, whatever a LIST leaves out; whole, or nothing may be deleted.
+    fn view(&self, pinned: &BTreeSet<SessionKey>) -> Result<View> {
+        let view = self.repo.view_of(pinned)?;
+        view.base.whole()?;
+        sound(&view.problems)?;
+        Ok(view)
+    }
+
+    /// Carries a generation out, from wherever it stands.
+    pub fn carry_out(
+        &self,
+        generation: u64,
+        decide: &mut Decide<'_>,
+        rng: &mut dyn Rng,
+        cancel: &Cancel,
+    ) -> Result<Done> {
+        let mut done = Done::default();
+        let Some(found) = self.read_generation(generation)? else {
+            self.retire(generation)?;
+            return Ok(done);
+        };
+        // After the condemn was read: whoever finds it recorded as done only tidies up.
+        let base = self.repo.newest_base()?;
+        base.whole()?;
+        if base.base.done.contains(&generation) {
+            done.deleted = self.delete(&found.sweep.unwrap_or_default(), &base, None)?;
+            self.tidy(generation, &base)?;
+            return Ok(done);
+        }
+        let (sweep, open) = match found.sweep {
+            // Decided by somebody: that list holds.
+            Some(sweep) => (sweep, self.open_among(&self.pinned()?, &base.base)?.into_iter().collect()),
+            None => {
+                let drained = self.drain(generation, &base.base, cancel)?;
+                done.fenced = drained.fenced;
+                let sweep = self.decide(generation, &found.condemn.packs, &drained.open, decide)?;
+                done.spared = (found.condemn.packs.len() - sweep.packs.len()) as u64;
+                (sweep, drained.open)
+            }
+        };
+        let rebased = self.rebase(generation, &found.condemn.floors, &sweep, &open, rng)?;
+        done.forgotten = rebased.forgotten;
+        done.deleted = self.delete(&sweep, &rebased.newest, Some(&rebased))?;
+        self.tidy(generation, &rebased.newest)?;
+        Ok(done)
+    }
+
+    /// P4 and P5: what is claimed or holds a last copy stays. In this order: claims, gc, base and snapshots, marks.
+    fn decide(
+        &self,
+        generation: u64,
+        condemned: &[PackRef],
+        open: &BTreeSet<SessionKey>,
+        decide: &mut Decide<'_>,
+    ) -> Result<Sweep> {
+        let pinned = self.pinned()?;
+        let claimed = self.claims(generation, &(open | &pinned))?;
+        let elsewhere = self.condemned_elsewhere(generation)?;
+        let view = self.view(&(open | &pinned))?;
+        let mut going: HashSet<PackId> = condemned.iter().map(|p| p.id).filter(|id| !claimed.contains(id)).collect();
+        decide(&view, &elsewhere, &mut going)?;
+        assert!(going.is_disjoint(&claimed), "nothing that is claimed is given up");
+        let packs = condemned.iter().filter(|p| going.contains(&p.id)).copied().collect();
+        self.create_sweep(generation, Sweep { dead: Vec::new(), packs })
+    }
+}
+
+/// Nothing is deleted while something is wrong with what says what is needed.
+fn sound(problems: &[crate::progress::Problem]) -> Result<()> {
+    match problems {
+        [] => Ok(()),
+        [first, rest @ ..] => Err(Error::damaged(
+            first.path.display().to_string(),
+            format!(
+                "{}{}. Nothing was pruned, because what it needs cannot be known",
+                first.message,
+                if rest.is_empty() { String::new() } else { format!(" (and {} more problems)", rest.len()) }
+            ),
+        )),
+    }
+}
