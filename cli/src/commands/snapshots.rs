@@ -48,7 +48,7 @@ fn groups<'s>(by: GroupBy, snapshots: &[&'s Snapshot]) -> BTreeMap<GroupKey, Vec
 pub(crate) fn run(context: &Context, args: &SnapshotsArgs) -> Result<Outcome> {
     let by = args.group_by.as_deref().map(group::parse).transpose()?;
     let repo = context.repository()?;
-    let Committed { snapshots: all, forgotten, problems } = repo.committed()?;
+    let Committed { snapshots: all, forgotten, problems, .. } = repo.committed()?;
     problems.iter().for_each(|p| context.out.warn(p.to_string()));
     let mut chosen = choose(&all, &forgotten, &args.ids, &args.filter)?;
     if let Some(latest) = args.latest {

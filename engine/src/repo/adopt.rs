@@ -27,7 +27,7 @@ const TAIL: u64 = 64 << 10;
 struct Found {
     info: PackInfo,
     entries: Vec<Entry>,
-    stanza: Stanza,
+    stanzas: Vec<((WriterId, SessionId), Stanza)>,
 }
 
 /// Takes over the packs of `interrupted` sessions; how many.
@@ -58,8 +58,8 @@ pub(super) fn adopt(
                 let (repo, signer) = (Arc::clone(repo), *signer);
                 async move { examine(&repo, &signer, &l).await }
             })?;
-            for Found { info, entries, stanza } in found.into_iter().flatten() {
-                adopted += u64::from(ledger.adopt(info, entries, stanza)?);
+            for Found { info, entries, stanzas } in found.into_iter().flatten() {
+                adopted += u64::from(ledger.adopt(info, entries, &stanzas)?);
             }
         }
     }
@@ -115,12 +115,9 @@ async fn read(repo: &Repository, signer: &VerifyingKey, l: &Listed) -> Result<Fo
     if header_len as u64 + frames != trailer.frames_end {
         return Err(Error::damaged(object(), "its table does not tell of every byte"));
     }
-    let [origin] = &header.origins[..] else {
-        return Err(Error::damaged(object(), "a pack of a backup has one origin"));
-    };
-    let stanza = origin.stanza.clone();
+    let stanzas = header.origins.iter().map(|o| ((o.origin.writer, o.origin.session), o.stanza.clone())).collect();
     let entries = table.entries(0, header_len as u32);
-    let origins = vec![origin.origin];
+    let origins = header.origins.iter().map(|o| o.origin).collect();
     let info = PackInfo { id, writer, session, seq, size: l.size, origins };
-    Ok(Found { info, entries, stanza })
+    Ok(Found { info, entries, stanzas })
 }

@@ -165,12 +165,12 @@ impl Repository {
 
         let mut merge = Merge::new(self, who.id, &newest.base.dropped);
         merge.begin(session);
-        let Merged { segments, .. } = merge.all(&newest.base, &unfolded)?;
+        let Merged { segments, dropped } = merge.all(&newest.base, &unfolded)?;
 
         let mut known = newest.base.snapshots.clone();
         known.extend(unfolded.iter().map(|s| s.at));
         known.sort_unstable();
-        let next = Base { previous: newest.hash, segments, snapshots: known, ..newest.base };
+        let next = Base { previous: newest.hash, segments, snapshots: known, dropped, ..newest.base };
         let n = newest.n + 1;
         let stored = next.encode(self.id(), n, &self.graph, SIGNED_BY_ROOT, &self.root("fold")?);
         // A prune may have ended this session meanwhile (F5).

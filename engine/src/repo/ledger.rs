@@ -16,7 +16,7 @@ use super::index::Index;
 use super::open::{Repository, key};
 use super::packer::{OnDurable, SMALL_SESSION, SessionKeys};
 
-/// Entries that wait for a segment before one is written: about 9 MB of heap.
+/// Entries that wait for a segment before one is written: about 5 MB of heap.
 const SEGMENT_ENTRIES: usize = 64 << 10;
 
 /// What a session stored, in numbers. What it adopted is not among it.
@@ -111,21 +111,28 @@ impl Ledger {
     }
 
     /// Takes over a pack of an interrupted session: from now on its blobs are stored. Not if it is condemned.
-    pub(super) fn adopt(&self, pack: PackInfo, entries: Vec<Entry>, stanza: Stanza) -> Result<bool> {
+    pub(super) fn adopt(
+        &self,
+        pack: PackInfo,
+        entries: Vec<Entry>,
+        stanzas: &[((WriterId, SessionId), Stanza)],
+    ) -> Result<bool> {
         if !self.condemned.adopts(pack.id) {
             return Ok(false);
         }
         self.index.publish(pack.clone(), &entries)?;
-        let mut stanzas = self.stanzas.lock().expect("no panic while held");
-        for origin in &pack.origins {
-            stanzas.insert((origin.writer, origin.session), stanza.clone());
-        }
-        drop(stanzas);
+        stanzas.iter().for_each(|(session, stanza)| self.knows(*session, stanza));
         let full = self.book().enter(pack, entries);
         if full {
             self.write_segment()?;
         }
         Ok(true)
+    }
+
+    /// What opens frames of that session, which a pack of this one is about to hold.
+    pub(super) fn knows(&self, (writer, session): (WriterId, SessionId), stanza: &Stanza) {
+        let mut stanzas = self.stanzas.lock().expect("no panic while held");
+        stanzas.entry((writer, session)).or_insert_with(|| stanza.clone());
     }
 
     /// Whether the snapshot would rely on nothing that this session stored or adopted.

@@ -29,6 +29,8 @@ pub(super) struct Merge<'r> {
     n: u64,
     dropped: HashSet<PackId>,
     kept: Vec<SegmentRef>,
+    /// Dropped packs that what was read mentions, and those that what is kept does.
+    seen: HashSet<PackId>,
     mentioned: BTreeSet<PackId>,
     open: Segment,
     /// Positions in the packs of `open`.
@@ -39,8 +41,9 @@ pub(super) struct Merge<'r> {
 pub(super) struct Merged {
     /// Sorted.
     pub segments: Vec<SegmentRef>,
-    /// Dropped packs that these still mention, sorted.
-    pub mentioned: Vec<PackId>,
+    /// Dropped packs that these still mention, and those that no segment ever did: what an interrupted session left, and its
+    /// writer could adopt (A5). Sorted.
+    pub dropped: Vec<PackId>,
 }
 
 impl<'r> Merge<'r> {
@@ -56,6 +59,7 @@ impl<'r> Merge<'r> {
             n: 0,
             dropped: dropped.into_iter().copied().collect(),
             kept: Vec::new(),
+            seen: HashSet::new(),
             mentioned: BTreeSet::new(),
             open: Segment::default(),
             at: HashMap::new(),
@@ -69,7 +73,7 @@ impl<'r> Merge<'r> {
 
     /// Everything that the base and those snapshots publish. May be called again, for another base.
     pub(super) fn all(&mut self, base: &Base, unfolded: &[&Snapshot]) -> Result<Merged> {
-        (self.kept, self.mentioned) = Default::default();
+        (self.kept, self.seen, self.mentioned) = Default::default();
         let repo = self.repo;
         let mut inputs = base.segments.clone();
         for s in unfolded {
@@ -89,7 +93,9 @@ impl<'r> Merge<'r> {
         let mut segments = std::mem::take(&mut self.kept);
         segments.sort_unstable();
         segments.dedup();
-        Ok(Merged { segments, mentioned: std::mem::take(&mut self.mentioned).into_iter().collect() })
+        let mut dropped = std::mem::take(&mut self.mentioned);
+        dropped.extend(self.dropped.difference(&self.seen));
+        Ok(Merged { segments, dropped: dropped.into_iter().collect() })
     }
 
     fn segment(&mut self, input: SegmentRef) -> Result<()> {
@@ -100,11 +106,13 @@ impl<'r> Merge<'r> {
         }
         let segment = self.read(&input)?;
         let dropped: Vec<bool> = segment.packs.iter().map(|p| self.dropped.contains(&p.id)).collect();
+        let mentioned = || segment.packs.iter().zip(&dropped).filter(|(_, dropped)| **dropped).map(|(p, _)| p.id);
+        self.seen.extend(mentioned());
         let dead = segment.entries.iter().filter(|e| dropped[e.pack as usize]).count();
         if small || dead * REWRITE_ONE_IN >= segment.entries.len() {
             return self.add(segment);
         }
-        self.mentioned.extend(segment.packs.iter().zip(&dropped).filter(|(_, dropped)| **dropped).map(|(p, _)| p.id));
+        self.mentioned.extend(mentioned());
         self.kept.push(input);
         Ok(())
     }
@@ -120,6 +128,7 @@ impl<'r> Merge<'r> {
     }
 
     fn add(&mut self, segment: Segment) -> Result<()> {
+        self.seen.extend(segment.packs.iter().map(|p| p.id).filter(|id| self.dropped.contains(id)));
         let mut at = Vec::with_capacity(segment.packs.len());
         for pack in segment.packs {
             at.push(if self.dropped.contains(&pack.id) { None } else { Some(self.position(pack)) });

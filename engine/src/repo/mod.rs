@@ -19,6 +19,7 @@ mod open;
 pub mod packer;
 pub mod prune;
 pub mod reader;
+pub mod repack;
 pub mod session;
 pub mod tree;
 pub mod verdict;

@@ -43,11 +43,11 @@ const GIVE_WAY_MAX: usize = 8;
 
 /// An open session.
 pub struct Session {
-    repo: Arc<Repository>,
-    keys: SessionKeys,
+    pub(super) repo: Arc<Repository>,
+    pub(super) keys: SessionKeys,
     view: View,
     packer: Packer,
-    ledger: Arc<Ledger>,
+    pub(super) ledger: Arc<Ledger>,
     failure: Arc<Failure>,
     condemned: Arc<Condemned>,
     _watch: Watch,
@@ -374,11 +374,13 @@ pub(super) fn next_session(
     Ok((SessionId { n, random: u64::from_le_bytes(draw(rng)) }, pinned))
 }
 
-/// Sessions of this writer that did not commit, after the last that did: that one adopted what was left before it.
+/// Sessions of this writer that did not commit, after the last that did: that one adopted what was left before it. None that
+/// lies below the floor (A6).
 fn interrupted(pinned: &[SessionId], writer: WriterId, view: &View) -> Vec<SessionId> {
     let committed = view.committed().filter(|s| s.at.writer == writer).map(|s| s.at.session);
     let last = committed.max().map_or(0, |s| s.n);
-    pinned.iter().copied().filter(|s| s.n > last).collect()
+    let floor = view.base.base.floor(writer);
+    pinned.iter().copied().filter(|s| s.n > last && s.n >= floor).collect()
 }
 
 pub(super) fn put_pin(repo: &Repository, writer: WriterId, session: SessionId) -> Result<()> {

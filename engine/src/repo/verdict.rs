@@ -39,6 +39,12 @@ impl Repository {
         Ok((verified, problems))
     }
 
+    /// What verdicts say that an owner has signed: those packs were read whole, with content. The only ones in favour of which
+    /// another copy may be given up.
+    pub fn owners_verdicts(&self) -> Result<Verified> {
+        self.stored_verdicts().map(|(_, verified, _)| verified)
+    }
+
     /// Remembers what a check found, besides what is known of the packs that `keep` names.
     ///
     /// An owner stores a verdict and removes the older ones; others write a file in the state directory.

@@ -141,7 +141,7 @@ impl Pruner {
             segments: merged.segments,
             snapshots: snapshots.into_iter().collect(),
             forgotten: forgotten.into_iter().collect(),
-            dropped: merged.mentioned,
+            dropped: merged.dropped,
             floors: floors.to_vec(),
             dead: dead.into_iter().collect(),
             done: Vec::new(),
