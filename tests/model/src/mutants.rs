@@ -1,4 +1,4 @@
-//! The rules of the writer's half, each with the mutant that lacks it and the configuration that must then fail.
+//! The rules of both halves, each with the mutant that lacks it and the configuration that must then fail.
 
 use crate::config::{Config, Fold};
 
@@ -34,6 +34,12 @@ const ZOMBIE: Config = Config { prunes: 2, forgets: 0, late: true, ..SMALL };
 const FOLD: Config = Config { fold: Fold::Plain, ..SMALL };
 const MERGE: Config = Config { fold: Fold::Merge, ..SMALL };
 const SHARED: Config = Config { writers: 2, shared_writer: true, forgets: 0, ..SMALL };
+/// Two executors, no writer.
+const PAIR: Config = Config { executors: 2, writers: 0, all_subsets: true, split: false, ..SMALL };
+/// Two executors whose generations overlap.
+const LEAVES: Config = Config { prunes: 2, leaves: true, ..PAIR };
+/// A late snapshot of a fenced session.
+const FENCED: Config = Config { executors: 2, prunes: 2, fenced: true, late: true, forgets: 0, ..SMALL };
 
 rules! {
     "W1" PinFirst
@@ -123,6 +129,12 @@ rules! {
     "A4" UnlistedOnlyCondemned
         "An unlisted pack is deleted only by a generation that condemned it, for a session may be adopting it."
         TWICE;
+    "A5" UnlistedDropped
+        "Base holds as dropped the unlisted packs of a sweep too, until their session is below its writer's floor."
+        Config { executors: 2, prunes: 1, ..TWICE };
+    "A6" AdoptAboveFloor
+        "Nothing is adopted from a session that is below the floor."
+        Config { executors: 2, ..TWICE };
     "F1" FoldForgotten
         "A fold lists the segments of forgotten snapshots too: only a sweep drops packs."
         Config { unfolded: true, ..FOLD };
@@ -144,4 +156,85 @@ rules! {
     "F7" GoneUntilFloor
         "A forgotten snapshot that was folded stays recorded in base until the floor passes it."
         FOLD;
+    "P1a" OpenPacks
+        "A pack of a session that has a pin and neither snapshot nor tombstone is not condemned."
+        SMALL;
+    "P1b" NumberAboveDone
+        "A new generation's number is above all in gc/ and all that base says are done."
+        Config { prunes: 2, ..SMALL };
+    "P2a" CondemnCreateOnly
+        "The condemn is created, never overwritten."
+        PAIR;
+    "P2b" FloorOfEnded
+        "The floors that it proposes are at most one above the highest session that has ended."
+        SMALL;
+    "P2c" FloorBelowOpen
+        "The floors that it proposes are above no session that was open in P1."
+        SMALL;
+    "P3a" PinsAfterCondemn
+        "The pins are listed after the condemn stands."
+        SMALL;
+    "P3b" Drain
+        "Every session that is open then ends, acknowledges, or is fenced."
+        SMALL;
+    "P3c" FenceByTombstone
+        "To fence is to create a tombstone at the session's snapshot key."
+        SMALL;
+    "P4a" Claimed
+        "What an ack claims is kept."
+        SMALL;
+    "P4b" ClaimsOfEnded
+        "Acks of sessions that have committed meanwhile count too."
+        SMALL;
+    "P4c" GcBeforeBase
+        "gc is read before base."
+        LEAVES;
+    "P4d" OtherGenerations
+        "A blob is alive only through packs that no other active generation condemns."
+        LEAVES;
+    "P4e" BaseBeforeSnapshots
+        "Base is read before the snapshots."
+        PAIR;
+    "P4f" MarkBaseAgain
+        "After the snapshots base is looked for once more; if a higher one stands, all is read and marked again."
+        FENCED;
+    "P4g" PublishedCopies
+        "A copy counts only if base or a committed snapshot publishes it."
+        Config { attempts: 2, crash: true, ..SMALL };
+    "P4h" LastCopy
+        "A pack that holds the last such copy of a live blob is kept."
+        SMALL;
+    "P5a" SweepCreateOnly
+        "The sweep is created, never overwritten."
+        PAIR;
+    "P5b" StandingSweep
+        "Where a sweep stands, its list holds and nobody's own."
+        PAIR;
+    "P6a" DoneIsDone
+        "Base is read after the condemn and the sweep were created or read: a generation that is done there is only tidied up."
+        PAIR;
+    "P6b" FloorBelowDrained
+        "A floor rises above no session that was open in P3."
+        SMALL;
+    "P6c" OpenAgain
+        "Who takes on a generation whose sweep stands lists the pins again for that."
+        Config { prune_crash: true, ..SMALL };
+    "P7a" ObsoleteInHead
+        "Replaced segments are deleted only if the newest base holds the replacement, or was made by the one who deletes."
+        Config { rewrite: true, ..PAIR };
+    "P8a" PinsBelowFloor
+        "Pins are deleted only below the floor."
+        Config { prunes: 2, ..SMALL };
+    "P8b" TombstonesBelowFloor
+        "Tombstones are deleted only below the floor."
+        SMALL;
+    "P8c" DeadBeforeOwnBase
+        "Unlisted segments of a fenced session are deleted only by who created a base after it had listed the tombstone."
+        Config { fold: Fold::Merge, ..PAIR };
+    "P8d" RecordsCounted
+        "A forget record is deleted only once base counts it as done."
+        PAIR;
+    "R1" RepackPin
+        "A session that repacks has a pin before its pack."
+        Config { repack: true, ..PAIR };
 }

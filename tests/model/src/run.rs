@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use stateright::{Checker, CheckerBuilder, HasDiscoveries, Model, Property};
 
-use crate::config::{Config, Fold, each};
+use crate::config::{Config, Fold, WRITER_SESSIONS, each};
 use crate::properties::properties;
 use crate::state::State;
-use crate::{fold, pruner, writer};
+use crate::{executor, fold, writer};
 
 /// The protocol under one configuration.
 #[derive(Clone, Debug)]
@@ -21,8 +21,8 @@ pub struct Protocol {
 pub enum Action {
     /// A writer process, by its number.
     Writer(u8, writer::Step),
-    /// The pruner.
-    Pruner(pruner::Step),
+    /// An executor, by its number.
+    Executor(u8, executor::Step),
     /// The folder.
     Folder(fold::Step),
     /// Somebody forgets the snapshot of this session.
@@ -51,8 +51,10 @@ impl Model for Protocol {
             actions.extend(steps.drain(..).map(|step| Action::Writer(p as u8, step)));
         }
         let mut steps = Vec::new();
-        pruner::steps(config, state, &mut steps);
-        actions.extend(steps.into_iter().map(Action::Pruner));
+        for e in 0..config.executors {
+            executor::steps(config, state, e, &mut steps);
+            actions.extend(steps.drain(..).map(|step| Action::Executor(e as u8, step)));
+        }
         let mut steps = Vec::new();
         fold::steps(config, state, &mut steps);
         actions.extend(steps.into_iter().map(Action::Folder));
@@ -69,7 +71,7 @@ impl Model for Protocol {
         let mut state = last.clone();
         match action {
             Action::Writer(p, step) => writer::take(config, &mut state, p as usize, step),
-            Action::Pruner(step) => pruner::take(config, &mut state, step),
+            Action::Executor(e, step) => executor::take(config, &mut state, e as usize, step),
             Action::Folder(step) => fold::take(config, &mut state, step),
             Action::Forget(session) => {
                 state.store.forgets |= 1 << session;
@@ -79,6 +81,7 @@ impl Model for Protocol {
             Action::LateSegment(session) => state.store.segments |= 1 << session,
             Action::LateSnapshot(session) => state.store.snapshots |= 1 << session,
         }
+        state.ended |= (state.store.snapshots | state.store.tombstones) & WRITER_SESSIONS;
         Some(state)
     }
 
