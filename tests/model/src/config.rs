@@ -66,6 +66,17 @@ pub enum Fold {
     Merge,
 }
 
+/// What became of session 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum First {
+    /// It begins as the others do.
+    Begins,
+    /// It crashed before the start: pack and segment stand, the snapshot's put may be under way.
+    Crashed,
+    /// The same, and it has been fenced.
+    Fenced,
+}
+
 /// One configuration: all its interleavings are explored.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -89,8 +100,8 @@ pub struct Config {
     pub leaves: bool,
     /// A prune may first copy what is alive in the packs that it will condemn.
     pub repack: bool,
-    /// Session 1 was fenced before the start; its snapshot's put is still under way. Its process is gone.
-    pub fenced: bool,
+    /// What became of session 1.
+    pub first: First,
     /// A prune may condemn every subset that leaves a copy, not only single packs and the largest sets.
     pub all_subsets: bool,
     /// Prunes also replace the listed segments by one without the dropped packs.
@@ -130,7 +141,7 @@ impl Config {
         executors: 1,
         leaves: false,
         repack: false,
-        fenced: false,
+        first: First::Begins,
         all_subsets: false,
         rewrite: false,
         fold: Fold::None,

@@ -40,6 +40,7 @@ pub enum Phase {
     ReadGc,
     ReadBase,
     ListMarked,
+    ReadBaseAgain,
     Mark,
     CreateSweep,
     ListOpenAgain,
@@ -117,6 +118,10 @@ pub enum Step {
     Condemn(Set),
     /// P1: the same, after its live blobs have been copied.
     Repack(Set),
+    /// P4: where one of several copies must stay, it is the last one.
+    KeepLast,
+    /// P6: list snapshots, and rewrite segments for the next base.
+    Rewrite,
     /// P3: create a tombstone at this session's snapshot key.
     Fence(u8),
     /// Be gone and run again, knowing what the store holds.
@@ -137,6 +142,10 @@ pub fn steps(config: &Config, state: &State, e: usize, out: &mut Vec<Step>) {
                 out.push(Step::Next);
             }
         }
+        ListSnapshots if tidy::rewrites(config, &state.store, executor, e).is_some() => {
+            out.extend([Step::Next, Step::Rewrite]);
+        }
+        Mark if config.all_subsets => out.extend([Step::Next, Step::KeepLast]),
         ListPins if state.short_lists > 0 => out.extend([Step::Next, Step::ShortList]),
         _ => out.push(Step::Next),
     }
@@ -172,14 +181,14 @@ fn choices(config: &Config, state: &State, e: usize, out: &mut Vec<Step>) {
     let candidates = executor.listed & if config.lacks(Mutant::OpenPacks) { Set::MAX } else { !running };
     let published = mark::published(config, store, &store.base, store.snapshots) & executor.listed;
     let live = state.live(config);
-    let spared = |condemned: Set| live == 0 || store.blobs_of(published & !condemned) == CHILD | TREE;
+    let spared = |condemned: Set| live == 0 || config.all_subsets || store.blobs_of(published & !condemned) == CHILD | TREE;
     let subsets = || (0..=Set::from(u8::MAX)).filter(|&set| set & !candidates == 0);
     let allowed: Vec<Set> = subsets().filter(|&set| spared(set)).collect();
     let largest = |set: Set| !allowed.iter().any(|&other| other != set && other & set == set);
     let chosen = |set: Set| config.all_subsets || set.count_ones() == 1 || largest(set);
     out.extend(allowed.iter().filter(|&&set| chosen(set)).map(|&set| Step::Condemn(set)));
     if config.repack && repack::possible(store, e) {
-        let useful = |set: &Set| set & published != 0 && !spared(*set);
+        let useful = |set: &Set| set & published != 0 && (config.all_subsets || !spared(*set));
         out.extend(subsets().filter(useful).map(Step::Repack));
     }
 }
@@ -191,6 +200,13 @@ pub fn take(config: &Config, state: &mut State, e: usize, step: Step) {
         Step::Next => {
             let phase = next(config, state, e);
             state.executors[e].phase = phase;
+        }
+        Step::KeepLast => executor.phase = mark::mark(config, &state.store, executor, true),
+        Step::Rewrite => {
+            let session = tidy::rewrites(config, &state.store, executor, e);
+            next(config, state, e);
+            let executor = &mut state.executors[e];
+            (executor.session, executor.phase) = (session.expect("one was free"), PinRewrite);
         }
         Step::TakeOn(g) => {
             let generation = &state.store.generations[g as usize - 1];
@@ -291,8 +307,8 @@ fn next(config: &Config, state: &mut State, e: usize) -> Phase {
         }
         Drain => ReadClaims,
         PinRepack | PutPack | PutRepackSegment | CommitRepack => repack::next(config, store, executor, e),
-        ReadClaims | ReadGc | ReadBase | ListMarked | Mark | CreateSweep => mark::next(config, store, executor),
-        _ => tidy::next(config, store, executor, e),
+        ReadClaims | ReadGc | ReadBase | ListMarked | ReadBaseAgain | Mark | CreateSweep => mark::next(config, store, executor),
+        _ => tidy::next(config, store, executor),
     }
 }
 

@@ -49,6 +49,7 @@ pub fn apply(config: &Config, store: &Store, base: &Base, snapshots: Set, forget
     next.segments |= store.with_segment(folded);
     next.gone |= (base.known | new) & forgets;
     next.known = (base.known | new) & !forgets;
+    next.counted |= (base.known | new) & forgets;
     let Replacement { inputs, output } = change.replacement;
     if inputs != 0 && (inputs & !next.segments == 0 || config.lacks(Mutant::InputsListed)) {
         next.segments = (next.segments & !inputs) | bit(output);

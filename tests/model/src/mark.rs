@@ -19,27 +19,35 @@ pub fn published(config: &Config, store: &Store, base: &Base, snapshots: Set) ->
 /// Does the operation of the present phase and returns the next one.
 pub fn next(config: &Config, store: &mut Store, executor: &mut Executor) -> Phase {
     let g = executor.generation as usize - 1;
+    let snapshots_first = config.lacks(Mutant::BaseBeforeSnapshots);
+    let late_gc = config.lacks(Mutant::GcBeforeBase);
     match executor.phase {
         ReadClaims => {
             let claims = store.generations[g].claims;
             let ended = if config.lacks(Mutant::ClaimsOfEnded) { store.snapshots } else { 0 };
             let counted = each(0b1_1111 & !store.tombstones & !ended).map(|s| claims[s]);
             executor.claimed = if config.lacks(Mutant::Claimed) { 0 } else { counted.fold(0, |set, c| set | c) };
-            if config.lacks(Mutant::GcBeforeBase) { ReadBase } else { ReadGc }
+            if late_gc { ReadBase } else { ReadGc }
         }
         ReadGc => {
             executor.others = store.condemned_by(store.active() & !bit(g + 1));
-            if config.lacks(Mutant::GcBeforeBase) { Mark } else { ReadBase }
+            match (late_gc, snapshots_first) {
+                (true, _) => Mark,
+                (_, true) => ListMarked,
+                _ => ReadBase,
+            }
         }
         ReadBase => {
             executor.base = store.base;
-            if config.lacks(Mutant::BaseBeforeSnapshots) { Mark } else { ListMarked }
+            if snapshots_first { Mark } else { ListMarked }
         }
         ListMarked => {
             (executor.snapshots, executor.forgets) = (store.snapshots, store.forgets);
-            if config.lacks(Mutant::GcBeforeBase) { ReadGc } else { Mark }
+            if snapshots_first { ReadBase } else { ReadBaseAgain }
         }
-        Mark => mark(config, store, executor),
+        ReadBaseAgain if store.base.number > executor.base.number && !config.lacks(Mutant::MarkBaseAgain) => ReadBase,
+        ReadBaseAgain => if late_gc { ReadGc } else { Mark },
+        Mark => mark(config, store, executor, false),
         _ => {
             let sweep = &mut store.generations[g].sweep;
             match *sweep {
@@ -55,17 +63,13 @@ pub fn next(config: &Config, store: &mut Store, executor: &mut Executor) -> Phas
     }
 }
 
-/// The last reads of P4: base once more, and the segments.
-fn mark(config: &Config, store: &Store, executor: &mut Executor) -> Phase {
+/// The last reads of P4, of the segments, and the verdict.
+pub fn mark(config: &Config, store: &Store, executor: &mut Executor, last: bool) -> Phase {
     let base = std::mem::take(&mut executor.base);
     let (snapshots, forgets) = (std::mem::take(&mut executor.snapshots), std::mem::take(&mut executor.forgets));
     let segments = base.segments | store.with_segment(newer(config, &base, snapshots));
-    let is_newer = store.base.number > base.number;
-    if is_newer && !config.lacks(Mutant::MarkBaseAgain) {
-        return ReadBase;
-    }
     if segments & !store.segments != 0 {
-        return if is_newer { ReadBase } else { Failed };
+        return if store.base.number > base.number { ReadGc } else { Failed };
     }
     let mut copies = published(config, store, &base, snapshots);
     if config.lacks(Mutant::PublishedCopies) {
@@ -76,19 +80,20 @@ fn mark(config: &Config, store: &Store, executor: &mut Executor) -> Phase {
     let is_live = committed(config, &base, snapshots) & WITH_TREE & !forgets != 0;
     executor.packs &= !std::mem::take(&mut executor.claimed);
     if is_live && !config.lacks(Mutant::LastCopy) {
-        keep_last_copies(store, &mut executor.packs, copies, others);
+        keep_last_copies(store, &mut executor.packs, copies, others, last);
     }
     CreateSweep
 }
 
-/// Takes from `sweep` what holds the last copy of a blob. Where all copies are condemned by others too, all of them stay.
-fn keep_last_copies(store: &Store, sweep: &mut Set, copies: Set, others: Set) {
+/// Takes from `sweep` what holds the last copy of a blob. Where all copies are condemned by others too, all stay.
+fn keep_last_copies(store: &Store, sweep: &mut Set, copies: Set, others: Set, last: bool) {
     for blob in [CHILD, TREE] {
         let all = store.holding(copies, blob);
         if all & !others & !*sweep != 0 {
             continue;
         }
         let own = all & !others;
-        *sweep &= !if own == 0 { all } else { own & own.wrapping_neg() };
+        let kept = if last { each(own).last() } else { each(own).next() };
+        *sweep &= !kept.map_or(all, bit);
     }
 }

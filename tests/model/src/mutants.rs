@@ -1,6 +1,6 @@
 //! The rules of both halves, each with the mutant that lacks it and the configuration that must then fail.
 
-use crate::config::{Config, Fold};
+use crate::config::{Config, First, Fold};
 
 macro_rules! rules {
     ($($id:literal $mutant:ident $text:literal $config:expr;)*) => {
@@ -34,12 +34,16 @@ const ZOMBIE: Config = Config { prunes: 2, forgets: 0, late: true, ..SMALL };
 const FOLD: Config = Config { fold: Fold::Plain, ..SMALL };
 const MERGE: Config = Config { fold: Fold::Merge, ..SMALL };
 const SHARED: Config = Config { writers: 2, shared_writer: true, forgets: 0, ..SMALL };
+/// Two executors beside a writer.
+const BESIDE: Config = Config { executors: 2, ..SMALL };
 /// Two executors, no writer.
 const PAIR: Config = Config { executors: 2, writers: 0, all_subsets: true, split: false, ..SMALL };
 /// Two executors whose generations overlap.
 const LEAVES: Config = Config { prunes: 2, leaves: true, ..PAIR };
 /// A late snapshot of a fenced session.
-const FENCED: Config = Config { executors: 2, prunes: 2, fenced: true, late: true, forgets: 0, ..SMALL };
+const FENCED: Config = Config { first: First::Fenced, late: true, forgets: 0, split: true, writers: 1, ..LEAVES };
+/// A session that may adopt what a crashed one left, beside two executors.
+const NEXT: Config = Config { first: First::Fenced, attempts: 2, adopt: true, forgets: 0, ..BESIDE };
 
 rules! {
     "W1" PinFirst
@@ -131,10 +135,10 @@ rules! {
         TWICE;
     "A5" UnlistedDropped
         "Base holds as dropped the unlisted packs of a sweep too, until their session is below its writer's floor."
-        Config { executors: 2, prunes: 1, ..TWICE };
+        Config { first: First::Crashed, short_lists: 1, ..NEXT };
     "A6" AdoptAboveFloor
         "Nothing is adopted from a session that is below the floor."
-        Config { executors: 2, ..TWICE };
+        NEXT;
     "F1" FoldForgotten
         "A fold lists the segments of forgotten snapshots too: only a sweep drops packs."
         Config { unfolded: true, ..FOLD };
@@ -158,19 +162,19 @@ rules! {
         FOLD;
     "P1a" OpenPacks
         "A pack of a session that has a pin and neither snapshot nor tombstone is not condemned."
-        SMALL;
+        Config { repack: true, split: true, all_subsets: false, forgets: 0, ..LEAVES };
     "P1b" NumberAboveDone
         "A new generation's number is above all in gc/ and all that base says are done."
         Config { prunes: 2, ..SMALL };
     "P2a" CondemnCreateOnly
         "The condemn is created, never overwritten."
-        PAIR;
+        Config { forgets: 0, ..BESIDE };
     "P2b" FloorOfEnded
         "The floors that it proposes are at most one above the highest session that has ended."
         SMALL;
     "P2c" FloorBelowOpen
         "The floors that it proposes are above no session that was open in P1."
-        SMALL;
+        SHARED;
     "P3a" PinsAfterCondemn
         "The pins are listed after the condemn stands."
         SMALL;
@@ -215,13 +219,13 @@ rules! {
         PAIR;
     "P6b" FloorBelowDrained
         "A floor rises above no session that was open in P3."
-        SMALL;
+        SHARED;
     "P6c" OpenAgain
         "Who takes on a generation whose sweep stands lists the pins again for that."
-        Config { prune_crash: true, ..SMALL };
+        Config { prune_crash: true, ..SHARED };
     "P7a" ObsoleteInHead
         "Replaced segments are deleted only if the newest base holds the replacement, or was made by the one who deletes."
-        Config { rewrite: true, ..PAIR };
+        Config { rewrite: true, prunes: 2, split: true, all_subsets: false, forgets: 0, ..PAIR };
     "P8a" PinsBelowFloor
         "Pins are deleted only below the floor."
         Config { prunes: 2, ..SMALL };
@@ -230,11 +234,11 @@ rules! {
         SMALL;
     "P8c" DeadBeforeOwnBase
         "Unlisted segments of a fenced session are deleted only by who created a base after it had listed the tombstone."
-        Config { fold: Fold::Merge, ..PAIR };
+        Config { prunes: 2, fold: Fold::Merge, split: true, all_subsets: false, forgets: 0, ..PAIR };
     "P8d" RecordsCounted
         "A forget record is deleted only once base counts it as done."
-        PAIR;
+        Config { prunes: 2, ..PAIR };
     "R1" RepackPin
         "A session that repacks has a pin before its pack."
-        Config { repack: true, ..PAIR };
+        Config { repack: true, split: true, all_subsets: false, forgets: 0, ..LEAVES };
 }

@@ -2,7 +2,7 @@
 
 use stateright::Property;
 
-use crate::config::{CHILD, Config, TREE, has};
+use crate::config::{CHILD, Config, First, TREE, has};
 use crate::executor;
 use crate::run::Protocol;
 use crate::state::State;
@@ -29,6 +29,7 @@ pub const BESIDE_OLD: &str = "a prune passes a session that was open before its 
 
 /// The properties that the configuration can show.
 pub fn properties(config: &Config) -> Vec<Property<Protocol>> {
+    let writes = config.first == First::Begins || config.attempts > 1;
     let mut properties = vec![
         Property::always(RESTORABLE, |model: &Protocol, state: &State| restorable(&model.config, state)),
         Property::always(KEPT, |model: &Protocol, state: &State| kept(&model.config, state)),
@@ -36,14 +37,14 @@ pub fn properties(config: &Config) -> Vec<Property<Protocol>> {
         Property::always(EXPLAINED, |_: &Protocol, state: &State| explained(state)),
         Property::always(OUTLIVES, |model: &Protocol, state: &State| outlives(&model.config, state)),
     ];
-    if !config.fenced {
+    if writes {
         let commits = |model: &Protocol, state: &State| committed(&model.config, state);
         properties.push(Property::sometimes(COMMITS, commits));
     }
     if config.prunes > 0 {
         properties.push(Property::sometimes(CLEAN, |model: &Protocol, state: &State| clean(&model.config, state)));
     }
-    if config.prunes > 0 && config.writers > 0 && !config.fenced {
+    if config.prunes > 0 && config.writers > 0 && writes {
         properties.extend([
             Property::sometimes(BESIDE_NEW, |model: &Protocol, state: &State| beside(&model.config, state, true)),
             Property::sometimes(BESIDE_OLD, |model: &Protocol, state: &State| beside(&model.config, state, false)),

@@ -1,7 +1,7 @@
 //! The store's content, the ghosts that properties need, and what can be derived from them.
 
 use crate::config::{
-    CHILD, Config, EXECUTORS_MAX, GENERATIONS, PACKS, SESSIONS, Set, TREE, WITH_TREE, WRITERS_MAX, bit, each, has,
+    CHILD, Config, EXECUTORS_MAX, First, GENERATIONS, PACKS, SESSIONS, Set, TREE, WITH_TREE, WRITERS_MAX, bit, each, has,
 };
 use crate::executor::Executor;
 use crate::fold::Folder;
@@ -25,6 +25,8 @@ pub struct Base {
     pub floors: [u8; WRITERS_MAX],
     /// Generations that are done.
     pub done: Set,
+    /// Sessions whose forget records are done.
+    pub counted: Set,
 }
 
 /// `gc/<gen>`.
@@ -145,7 +147,7 @@ impl State {
         };
         let mut state = State {
             store,
-            writers: std::array::from_fn(|p| Writer::start(p < config.writers && !config.fenced)),
+            writers: std::array::from_fn(|p| start(config, p)),
             executors: Default::default(),
             folder: Folder::start(config.fold),
             created: 0,
@@ -157,22 +159,25 @@ impl State {
             losses: config.losses,
             short_lists: config.short_lists,
         };
-        if config.fenced {
-            state.fence_first();
+        if config.first != First::Begins {
+            state.crash_first();
+        }
+        if config.first == First::Fenced {
+            state.store.tombstones |= bit(1);
+            (state.ended, state.abandoned) = (bit(1), bit(1));
         }
         state
     }
 
-    /// Session 1 was fenced after it had sent its snapshot.
-    fn fence_first(&mut self) {
+    /// Session 1 is gone after it had sent its snapshot.
+    fn crash_first(&mut self) {
         let store = &mut self.store;
         store.packs |= bit(2);
         store.blobs[2] = TREE | CHILD;
         store.segments |= bit(1);
         store.lists[1] = bit(2);
         store.pins |= bit(1);
-        store.tombstones |= bit(1);
-        (self.sent, self.ended, self.abandoned) = (bit(1), bit(1), bit(1));
+        self.sent = bit(1);
     }
 
     /// Snapshots that a reader of the current store takes as existing and not forgotten.
@@ -188,6 +193,12 @@ impl State {
         let published = store.listed_by(segments & store.segments) & !store.base.dropped;
         store.blobs_of(published & store.packs)
     }
+}
+
+/// Process `p` at its start. Where session 1 is gone, its process has begun the next one.
+fn start(config: &Config, p: usize) -> Writer {
+    let attempt = u8::from(p == 0 && config.first != First::Begins);
+    Writer { attempt, ..Writer::start(p < config.writers && (attempt as usize) < config.attempts) }
 }
 
 /// Committed snapshots among `snapshots` that `base` has not taken in: neither known, nor folded and forgotten, nor

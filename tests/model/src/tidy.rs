@@ -17,22 +17,14 @@ use crate::mutants::Mutant;
 use crate::state::{Base, Store};
 
 /// Does the operation of the present phase and returns the next one.
-pub fn next(config: &Config, store: &mut Store, executor: &mut Executor, e: usize) -> Phase {
+pub fn next(config: &Config, store: &mut Store, executor: &mut Executor) -> Phase {
     match executor.phase {
         ReadHead => read_head(config, store, executor),
         ListSnapshots => {
             executor.snapshots = store.snapshots;
             executor.forgets = store.forgets;
             executor.tombstones = store.tombstones;
-            let free = rewrite_sessions(e).into_iter().find(|&s| !has(store.pins, s));
-            match free {
-                Some(session) if config.rewrite && executor.session == 0 => {
-                    executor.session = session;
-                    PinRewrite
-                }
-                _ if executor.session != 0 => LookAtOwnKey,
-                _ => CreateBase,
-            }
+            if executor.session == 0 { CreateBase } else { LookAtOwnKey }
         }
         PinRewrite => {
             store.pins |= bit(executor.session);
@@ -80,6 +72,12 @@ fn read_head(config: &Config, store: &Store, executor: &mut Executor) -> Phase {
         executor.obsolete = executor.replacement.obsolete(&store.base);
     }
     executor.applied()
+}
+
+/// The session in which executor `e` may rewrite segments now.
+pub fn rewrites(config: &Config, store: &Store, executor: &Executor, e: usize) -> Option<usize> {
+    let free = rewrite_sessions(e).into_iter().find(|&session| !has(store.pins, session));
+    free.filter(|_| config.rewrite && executor.session == 0 && executor.phase == ListSnapshots)
 }
 
 fn create_base(config: &Config, store: &mut Store, executor: &mut Executor) -> Phase {
@@ -146,8 +144,8 @@ fn delete(config: &Config, store: &mut Store, executor: &mut Executor) -> Phase 
             let ended = if config.lacks(Mutant::TombstonesBelowFloor) { executor.tombstones } else { below };
             store.tombstones &= !ended;
             store.snapshots &= !(below & !base.known);
-            let counted = (base.gone | below) & !base.known;
-            store.forgets &= !(executor.forgets & if config.lacks(Mutant::RecordsCounted) { Set::MAX } else { counted });
+            let counted = if config.lacks(Mutant::RecordsCounted) { Set::MAX } else { base.counted };
+            store.forgets &= !(executor.forgets & counted);
             store.older_bases &= !(bit(base.number as usize) - 1);
             DeleteSweep
         }
