@@ -11,7 +11,8 @@
 //! at once.
 
 use crate::config::{
-    CHILD, Config, GENERATIONS, Set, TREE, WRITER_SESSIONS, WRITERS_MAX, bit, each, has, own_packs, repacked,
+    CHILD, Config, EXECUTORS_MAX, GENERATIONS, Set, TREE, WRITER_SESSIONS, WRITERS_MAX, bit, each, has, own_packs,
+    repack_session, repacked,
 };
 use crate::fold::Replacement;
 use crate::mutants::Mutant;
@@ -176,12 +177,13 @@ fn waiting(config: &Config, store: &Store, executor: &Executor) -> Set {
 fn choices(config: &Config, state: &State, e: usize, out: &mut Vec<Step>) {
     let (store, executor) = (&state.store, &state.executors[e]);
     let open = store.open(config, &store.base, executor.pins);
-    let others = (0..2).filter(|&e| has(open, crate::config::repack_session(e)));
+    let others = (0..EXECUTORS_MAX).filter(|&e| has(open, repack_session(e)));
     let running = own_packs(open) | others.fold(0, |set, e| set | bit(repacked(e)));
-    let candidates = executor.listed & if config.lacks(Mutant::OpenPacks) { Set::MAX } else { !running };
+    let candidates = executor.listed & !running;
     let published = mark::published(config, store, &store.base, store.snapshots) & executor.listed;
     let live = state.live(config);
-    let spared = |condemned: Set| live == 0 || config.all_subsets || store.blobs_of(published & !condemned) == CHILD | TREE;
+    let spared =
+        |condemned: Set| live == 0 || config.all_subsets || store.blobs_of(published & !condemned) == CHILD | TREE;
     let subsets = || (0..=Set::from(u8::MAX)).filter(|&set| set & !candidates == 0);
     let allowed: Vec<Set> = subsets().filter(|&set| spared(set)).collect();
     let largest = |set: Set| !allowed.iter().any(|&other| other != set && other & set == set);
@@ -241,14 +243,12 @@ pub fn take(config: &Config, state: &mut State, e: usize, step: Step) {
 /// One above the highest session that has ended, but never above one that is open.
 fn propose(config: &Config, store: &Store, pins: Set) -> [u8; WRITERS_MAX] {
     let mut floors = store.base.floors;
-    let ended = if config.lacks(Mutant::FloorOfEnded) { Set::MAX } else { store.snapshots | store.tombstones };
+    let ended = store.snapshots | store.tombstones;
     for session in each(ended & config.writer_sessions()) {
         let floor = &mut floors[config.writer_of(session)];
         *floor = (*floor).max(config.number_of(session) + 1);
     }
-    if !config.lacks(Mutant::FloorBelowOpen) {
-        hold_below(config, &mut floors, store.open(config, &store.base, pins));
-    }
+    hold_below(config, &mut floors, store.open(config, &store.base, pins));
     floors
 }
 
@@ -307,7 +307,9 @@ fn next(config: &Config, state: &mut State, e: usize) -> Phase {
         }
         Drain => ReadClaims,
         PinRepack | PutPack | PutRepackSegment | CommitRepack => repack::next(config, store, executor, e),
-        ReadClaims | ReadGc | ReadBase | ListMarked | ReadBaseAgain | Mark | CreateSweep => mark::next(config, store, executor),
+        ReadClaims | ReadGc | ReadBase | ListMarked | ReadBaseAgain | Mark | CreateSweep => {
+            mark::next(config, store, executor)
+        }
         _ => tidy::next(config, store, executor),
     }
 }

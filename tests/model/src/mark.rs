@@ -19,34 +19,34 @@ pub fn published(config: &Config, store: &Store, base: &Base, snapshots: Set) ->
 /// Does the operation of the present phase and returns the next one.
 pub fn next(config: &Config, store: &mut Store, executor: &mut Executor) -> Phase {
     let g = executor.generation as usize - 1;
-    let snapshots_first = config.lacks(Mutant::BaseBeforeSnapshots);
     let late_gc = config.lacks(Mutant::GcBeforeBase);
     match executor.phase {
         ReadClaims => {
             let claims = store.generations[g].claims;
-            let ended = if config.lacks(Mutant::ClaimsOfEnded) { store.snapshots } else { 0 };
-            let counted = each(0b1_1111 & !store.tombstones & !ended).map(|s| claims[s]);
+            let counted = each(0b1_1111 & !store.tombstones).map(|s| claims[s]);
             executor.claimed = if config.lacks(Mutant::Claimed) { 0 } else { counted.fold(0, |set, c| set | c) };
             if late_gc { ReadBase } else { ReadGc }
         }
         ReadGc => {
             executor.others = store.condemned_by(store.active() & !bit(g + 1));
-            match (late_gc, snapshots_first) {
-                (true, _) => Mark,
-                (_, true) => ListMarked,
-                _ => ReadBase,
-            }
+            if late_gc { Mark } else { ReadBase }
         }
         ReadBase => {
             executor.base = store.base;
-            if snapshots_first { Mark } else { ListMarked }
+            ListMarked
         }
         ListMarked => {
             (executor.snapshots, executor.forgets) = (store.snapshots, store.forgets);
-            if snapshots_first { ReadBase } else { ReadBaseAgain }
+            ReadBaseAgain
         }
         ReadBaseAgain if store.base.number > executor.base.number && !config.lacks(Mutant::MarkBaseAgain) => ReadBase,
-        ReadBaseAgain => if late_gc { ReadGc } else { Mark },
+        ReadBaseAgain => {
+            if late_gc {
+                ReadGc
+            } else {
+                Mark
+            }
+        }
         Mark => mark(config, store, executor, false),
         _ => {
             let sweep = &mut store.generations[g].sweep;

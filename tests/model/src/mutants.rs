@@ -43,7 +43,7 @@ const LEAVES: Config = Config { prunes: 2, leaves: true, ..PAIR };
 /// A late snapshot of a fenced session.
 const FENCED: Config = Config { first: First::Fenced, late: true, forgets: 0, split: true, writers: 1, ..LEAVES };
 /// A session that may adopt what a crashed one left, beside two executors.
-const NEXT: Config = Config { first: First::Fenced, attempts: 2, adopt: true, forgets: 0, ..BESIDE };
+const NEXT: Config = Config { first: First::Fenced, attempts: 2, adopt: true, ..BESIDE };
 
 rules! {
     "W1" PinFirst
@@ -123,13 +123,13 @@ rules! {
         ZOMBIE;
     "A1" AdoptAfterGc
         "Packs to adopt are listed after the pin and after gc."
-        TWICE;
+        Config { first: First::Crashed, short_lists: 1, ..NEXT };
     "A2" AdoptNoCondemned
         "A condemned pack is not adopted."
         TWICE;
     "A3" AdoptNoDropped
         "A pack that base holds as dropped is not adopted, though it stands in the store."
-        Config { late: true, forgets: 2, ..TWICE };
+        Config { first: First::Crashed, short_lists: 1, ..NEXT };
     "A4" UnlistedOnlyCondemned
         "An unlisted pack is deleted only by a generation that condemned it, for a session may be adopting it."
         TWICE;
@@ -160,21 +160,12 @@ rules! {
     "F7" GoneUntilFloor
         "A forgotten snapshot that was folded stays recorded in base until the floor passes it."
         FOLD;
-    "P1a" OpenPacks
-        "A pack of a session that has a pin and neither snapshot nor tombstone is not condemned."
-        Config { repack: true, split: true, all_subsets: false, forgets: 0, ..LEAVES };
-    "P1b" NumberAboveDone
+    "P1" NumberAboveDone
         "A new generation's number is above all in gc/ and all that base says are done."
         Config { prunes: 2, ..SMALL };
-    "P2a" CondemnCreateOnly
+    "P2" CondemnCreateOnly
         "The condemn is created, never overwritten."
-        Config { forgets: 0, ..BESIDE };
-    "P2b" FloorOfEnded
-        "The floors that it proposes are at most one above the highest session that has ended."
-        SMALL;
-    "P2c" FloorBelowOpen
-        "The floors that it proposes are above no session that was open in P1."
-        SHARED;
+        BESIDE;
     "P3a" PinsAfterCondemn
         "The pins are listed after the condemn stands."
         SMALL;
@@ -187,25 +178,19 @@ rules! {
     "P4a" Claimed
         "What an ack claims is kept."
         SMALL;
-    "P4b" ClaimsOfEnded
-        "Acks of sessions that have committed meanwhile count too."
-        SMALL;
-    "P4c" GcBeforeBase
+    "P4b" GcBeforeBase
         "gc is read before base."
         LEAVES;
-    "P4d" OtherGenerations
+    "P4c" OtherGenerations
         "A blob is alive only through packs that no other active generation condemns."
         LEAVES;
-    "P4e" BaseBeforeSnapshots
-        "Base is read before the snapshots."
-        PAIR;
-    "P4f" MarkBaseAgain
+    "P4d" MarkBaseAgain
         "After the snapshots base is looked for once more; if a higher one stands, all is read and marked again."
         FENCED;
-    "P4g" PublishedCopies
+    "P4e" PublishedCopies
         "A copy counts only if base or a committed snapshot publishes it."
         Config { attempts: 2, crash: true, ..SMALL };
-    "P4h" LastCopy
+    "P4f" LastCopy
         "A pack that holds the last such copy of a live blob is kept."
         SMALL;
     "P5a" SweepCreateOnly
@@ -223,7 +208,7 @@ rules! {
     "P6c" OpenAgain
         "Who takes on a generation whose sweep stands lists the pins again for that."
         Config { prune_crash: true, ..SHARED };
-    "P7a" ObsoleteInHead
+    "P7" ObsoleteInHead
         "Replaced segments are deleted only if the newest base holds the replacement, or was made by the one who deletes."
         Config { rewrite: true, prunes: 2, split: true, all_subsets: false, forgets: 0, ..PAIR };
     "P8a" PinsBelowFloor
@@ -238,7 +223,7 @@ rules! {
     "P8d" RecordsCounted
         "A forget record is deleted only once base counts it as done."
         Config { prunes: 2, ..PAIR };
-    "R1" RepackPin
+    "P2r" RepackPin
         "A session that repacks has a pin before its pack."
         Config { repack: true, split: true, all_subsets: false, forgets: 0, ..LEAVES };
 }

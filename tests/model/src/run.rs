@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use stateright::{Checker, CheckerBuilder, HasDiscoveries, Model, Property};
 
-use crate::config::{Config, Fold, WRITER_SESSIONS, each};
+use crate::config::{Config, First, Fold, WRITER_SESSIONS, each};
 use crate::properties::properties;
 use crate::state::State;
 use crate::{executor, fold, writer};
@@ -180,6 +180,8 @@ pub fn configurations() -> Vec<Config> {
     const ONE: Config = Config::SMALL;
     const TWO: Config = Config { writers: 2, ..ONE };
     const AGAIN: Config = Config { attempts: 2, crash: true, adopt: true, ..ONE };
+    const PAIR: Config = Config { executors: 2, writers: 0, all_subsets: true, split: false, ..ONE };
+    const PLAIN: Config = Config { executors: 2, writers: 0, forgets: 0, ..ONE };
     vec![
         Config { name: "one", ..ONE },
         Config { name: "duplicates", all_subsets: true, split: false, forgets: 2, ..ONE },
@@ -204,5 +206,15 @@ pub fn configurations() -> Vec<Config> {
         Config { name: "two-adopt", ..Config { writers: 2, ..AGAIN } },
         Config { name: "shared-adopt", shared_writer: true, ..Config { writers: 2, ..AGAIN } },
         Config { name: "three", writers: 3, ..ONE },
+        Config { name: "pair", ..PAIR },
+        Config { name: "pair-crash", prune_crash: true, ..PAIR },
+        Config { name: "pair-prunes", prunes: 2, ..PAIR },
+        Config { name: "pair-leaves", prunes: 2, leaves: true, ..PAIR },
+        Config { name: "pair-rewrite", prunes: 2, rewrite: true, ..PLAIN },
+        Config { name: "pair-merge", prunes: 2, fold: Fold::Merge, ..PLAIN },
+        Config { name: "pair-repack", prunes: 2, leaves: true, repack: true, ..PLAIN },
+        Config { name: "pair-late", first: First::Fenced, writers: 1, late: true, prunes: 2, leaves: true, ..PLAIN },
+        Config { name: "beside", executors: 2, ..ONE },
+        Config { name: "beside-adopt", first: First::Fenced, attempts: 2, adopt: true, executors: 2, ..ONE },
     ]
 }

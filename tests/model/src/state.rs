@@ -1,7 +1,8 @@
 //! The store's content, the ghosts that properties need, and what can be derived from them.
 
 use crate::config::{
-    CHILD, Config, EXECUTORS_MAX, First, GENERATIONS, PACKS, SESSIONS, Set, TREE, WITH_TREE, WRITERS_MAX, bit, each, has,
+    CHILD, Config, EXECUTORS_MAX, First, GENERATIONS, PACKS, SESSIONS, Set, TREE, WITH_TREE, WRITERS_MAX, bit, each,
+    has,
 };
 use crate::executor::Executor;
 use crate::fold::Folder;
