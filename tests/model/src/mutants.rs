@@ -223,7 +223,7 @@ rules! {
     "P8d" RecordsCounted
         "A forget record is deleted only once base counts it as done."
         Config { prunes: 2, ..PAIR };
-    "P2r" RepackPin
+    "R1" RepackPin
         "A session that repacks has a pin before its pack."
         Config { repack: true, split: true, all_subsets: false, forgets: 0, ..LEAVES };
 }
