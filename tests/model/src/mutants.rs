@@ -121,9 +121,6 @@ rules! {
     "W8" DeadBelowFloor
         "A snapshot below its writer's floor that base does not know is dead for ever, for every reader of views."
         ZOMBIE;
-    "A1" AdoptAfterGc
-        "Packs to adopt are listed after the pin and after gc."
-        Config { first: First::Crashed, short_lists: 1, ..NEXT };
     "A2" AdoptNoCondemned
         "A condemned pack is not adopted."
         TWICE;

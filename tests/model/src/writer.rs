@@ -54,11 +54,6 @@ const VIEW_FIRST: &[Phase] = &[
     ChooseChild, ChooseTree, PutPack, PutSegment, ListOwn, Commit, Confirm,
 ];
 #[rustfmt::skip]
-const ADOPTABLE_FIRST: &[Phase] = &[
-    Pin, ListAdoptable, ListGc, ListGcAgain, AckOpen, ReadBase, ListSnapshots, ReadBaseAgain, ReadSegments,
-    ChooseChild, ChooseTree, PutPack, PutSegment, ListOwn, Commit, Confirm,
-];
-#[rustfmt::skip]
 const SNAPSHOT_BEFORE_PACK: &[Phase] = &[
     Pin, ListGc, ListGcAgain, AckOpen, ReadBase, ListSnapshots, ReadBaseAgain, ReadSegments, ListAdoptable,
     ChooseChild, ChooseTree, PutSegment, Commit, PutPack, Confirm,
@@ -466,7 +461,6 @@ fn has_work(config: &Config, writer: &Writer, phase: Phase) -> bool {
 fn order(config: &Config) -> &'static [Phase] {
     match config.mutant {
         Some(Mutant::GcBeforeView) => VIEW_FIRST,
-        Some(Mutant::AdoptAfterGc) => ADOPTABLE_FIRST,
         Some(Mutant::PacksBeforeSnapshot) => SNAPSHOT_BEFORE_PACK,
         Some(Mutant::SegmentsBeforeSnapshot) => SNAPSHOT_BEFORE_SEGMENT,
         _ => ORDER,
