@@ -1,6 +1,6 @@
 //! What one run of the model contains: who takes part, how often, and which faults the store has.
 //!
-//! Sessions, packs and segments are numbered, so that every set of them is one byte ([`Set`]):
+//! Sessions, packs and segments are numbered, so that every set of them is one word ([`Set`]):
 //!
 //! | number | session and its segment | pack |
 //! |---|---|---|
@@ -8,23 +8,32 @@
 //! | 1 | first session of a writer (1..=4 in all) | initial |
 //! | 2..=4 | further sessions of writers | pack of session 1..=3 |
 //! | 5 | the folding maintainer | pack of session 4 |
-//! | 6, 7 | (no session) segments that prunes 1 and 2 rewrite | - |
+//! | 6..=9 | in which executors 0, 1, 0, 1 rewrite segments | 6, 7: of sessions 10, 11 |
+//! | 10, 11 | in which executors 0, 1 repack | - |
 
 use crate::mutants::Mutant;
 
 /// A set of small numbers (sessions, packs, segments, generations), one bit each.
-pub type Set = u8;
+pub type Set = u16;
 
 /// Most writer processes a model can hold.
 pub const WRITERS_MAX: usize = 3;
-/// Sessions are 0..6.
-pub const SESSIONS: usize = 6;
+/// Most processes that prune.
+pub const EXECUTORS_MAX: usize = 2;
+/// Generations are 1..=3.
+pub const GENERATIONS: usize = 3;
+/// Sessions, and their segments, are 0..12.
+pub const SESSIONS: usize = 12;
+/// Packs are 0..8.
+pub const PACKS: usize = 8;
 /// The session that committed the snapshot the repository starts with.
 pub const HISTORY: usize = 0;
 /// The session of the maintainer that folds.
 pub const FOLDER: usize = 5;
 /// Every session of a writer.
 pub const WRITER_SESSIONS: Set = 0b0001_1110;
+/// Sessions whose snapshots have a tree: history and those of writers.
+pub const WITH_TREE: Set = WRITER_SESSIONS | bit(HISTORY);
 
 /// The data blob.
 pub const CHILD: Set = 1;
@@ -43,7 +52,7 @@ pub const fn has(set: Set, i: usize) -> bool {
 
 /// The members of `set`, rising.
 pub fn each(set: Set) -> impl Iterator<Item = usize> {
-    (0..8).filter(move |&i| has(set, i))
+    (0..Set::BITS as usize).filter(move |&i| has(set, i))
 }
 
 /// The maintainer that folds beside the others.
@@ -55,6 +64,17 @@ pub enum Fold {
     Plain,
     /// Also replaces all listed segments by one merged segment.
     Merge,
+}
+
+/// What became of session 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum First {
+    /// It begins as the others do.
+    Begins,
+    /// It crashed before the start: pack and segment stand, the snapshot's put may be under way.
+    Crashed,
+    /// The same, and it has been fenced.
+    Fenced,
 }
 
 /// One configuration: all its interleavings are explored.
@@ -72,8 +92,16 @@ pub struct Config {
     pub split: bool,
     /// Base 0 is empty and the initial snapshot stands beside it (else base 0 has taken it in).
     pub unfolded: bool,
-    /// Prunes that the one executor runs one after another, 0..=2.
+    /// Condemns that are created in all, 0..=3.
     pub prunes: u8,
+    /// Processes that prune: each takes on what another has begun, or creates a condemn.
+    pub executors: usize,
+    /// An executor may also begin a generation while another one is active.
+    pub leaves: bool,
+    /// A prune may first copy what is alive in the packs that it will condemn.
+    pub repack: bool,
+    /// What became of session 1.
+    pub first: First,
     /// A prune may condemn every subset that leaves a copy, not only single packs and the largest sets.
     pub all_subsets: bool,
     /// Prunes also replace the listed segments by one without the dropped packs.
@@ -84,7 +112,7 @@ pub struct Config {
     pub forgets: u32,
     /// A writer may crash between any two operations; its next session is a new attempt.
     pub crash: bool,
-    /// The pruner may crash between any two operations and is run again.
+    /// An executor may crash between any two operations and is run again.
     pub prune_crash: bool,
     /// A later session adopts the unlisted packs of earlier ones of its writer.
     pub adopt: bool,
@@ -110,6 +138,10 @@ impl Config {
         split: true,
         unfolded: false,
         prunes: 1,
+        executors: 1,
+        leaves: false,
+        repack: false,
+        first: First::Begins,
         all_subsets: false,
         rewrite: false,
         fold: Fold::None,
@@ -175,4 +207,19 @@ pub fn own_pack(session: usize) -> usize {
 /// The packs that sessions of writers write.
 pub fn own_packs(sessions: Set) -> Set {
     (sessions & WRITER_SESSIONS) << 1
+}
+
+/// The pack that executor `e` writes when it repacks.
+pub const fn repacked(e: usize) -> usize {
+    6 + e
+}
+
+/// The session in which executor `e` repacks.
+pub const fn repack_session(e: usize) -> usize {
+    10 + e
+}
+
+/// The sessions in which executor `e` may rewrite segments, one after another.
+pub const fn rewrite_sessions(e: usize) -> [usize; 2] {
+    [6 + e, 8 + e]
 }

@@ -6,7 +6,7 @@
 //! nothing is done. Older bases may be deleted at any time, so a slow executor can create a number that was in use
 //! before, below the present head: that is why creating n+1 alone proves nothing.
 
-use crate::config::{Config, FOLDER, Fold, Set, WRITERS_MAX, bit, each, has};
+use crate::config::{Config, FOLDER, Fold, Set, WRITERS_MAX, bit, each, has, own_packs};
 use crate::mutants::Mutant;
 use crate::state::{Base, State, Store, newer};
 
@@ -49,14 +49,15 @@ pub fn apply(config: &Config, store: &Store, base: &Base, snapshots: Set, forget
     next.segments |= store.with_segment(folded);
     next.gone |= (base.known | new) & forgets;
     next.known = (base.known | new) & !forgets;
+    next.counted |= (base.known | new) & forgets;
     let Replacement { inputs, output } = change.replacement;
     if inputs != 0 && (inputs & !next.segments == 0 || config.lacks(Mutant::InputsListed)) {
         next.segments = (next.segments & !inputs) | bit(output);
     }
-    next.dropped = (next.dropped | change.drop) & store.listed_by(next.segments);
     for (floor, proposed) in next.floors.iter_mut().zip(change.floors) {
         *floor = proposed.max(*floor);
     }
+    next.dropped = (next.dropped | change.drop) & remembered(config, store, &next);
     next.gone &= !config.below(&next.floors);
     if config.lacks(Mutant::GoneUntilFloor) {
         next.gone = 0;
@@ -65,6 +66,12 @@ pub fn apply(config: &Config, store: &Store, base: &Base, snapshots: Set, forget
         next.done |= bit(change.generation as usize);
     }
     next
+}
+
+/// The packs that `next` says are dropped if they are: listed ones, and unlisted ones that may yet be adopted.
+fn remembered(config: &Config, store: &Store, next: &Base) -> Set {
+    let adoptable = own_packs(config.writer_sessions() & !config.below(&next.floors));
+    store.listed_by(next.segments) | if config.lacks(Mutant::UnlistedDropped) { 0 } else { adoptable }
 }
 
 /// How creating a base went.
@@ -79,7 +86,7 @@ pub enum Created {
 /// Creates `base/<n+1>` with the content of `next`, where n is the number of the base that was read.
 pub fn create(config: &Config, store: &mut Store, read: u8, mut next: Base) -> Created {
     next.number = read + 1;
-    let occupied = next.number == store.base.number || has(store.older_bases, next.number as usize);
+    let occupied = store.has_base(next.number);
     if occupied && !config.lacks(Mutant::BaseCreateOnly) {
         return Created::Taken;
     }
@@ -106,7 +113,7 @@ pub enum Phase {
     Create,
     ListBases,
     DeleteObsolete,
-    Commit,
+    End,
     Stopped,
 }
 
@@ -168,15 +175,24 @@ pub fn steps(config: &Config, state: &State, out: &mut Vec<Step>) {
     }
     out.push(Step::Next);
     let open = config.fold == Fold::Merge && folder.phase > Pin;
-    if open && state.store.gc.is_some() && !has(state.store.acks, FOLDER) {
+    if open && unanswered(&state.store) != 0 {
         out.push(Step::Ack);
     }
+}
+
+/// Active generations that the folder's session has not acknowledged.
+fn unanswered(store: &Store) -> Set {
+    each(store.active()).filter(|g| !has(store.generations[g - 1].acks, FOLDER)).fold(0, |set, g| set | bit(g))
 }
 
 /// Takes one step of the folder.
 pub fn take(config: &Config, state: &mut State, step: Step) {
     match step {
-        Step::Ack => state.store.acks |= bit(FOLDER),
+        Step::Ack => {
+            for g in each(unanswered(&state.store)) {
+                state.store.generations[g - 1].acks |= bit(FOLDER);
+            }
+        }
         Step::Next => state.folder.phase = next(config, state),
     }
 }
@@ -233,12 +249,10 @@ fn next(config: &Config, state: &mut State) -> Phase {
         ListBases => folder.applied(config),
         DeleteObsolete => {
             store.segments &= !folder.obsolete;
-            Commit
+            End
         }
-        Commit => {
-            if !has(store.tombstones, FOLDER) {
-                store.snapshots |= bit(FOLDER);
-            }
+        End => {
+            store.tombstones |= bit(FOLDER);
             folder.stop()
         }
         Stopped => Stopped,

@@ -1,5 +1,5 @@
 //! An explicit-state model of the protocol by which backups, folds, forgets and prunes share a repository without
-//! locks: docs/protocol.md, the writer's half.
+//! locks: docs/protocol.md.
 //!
 //! **What is modelled.** One snapshot's content: a tree and its child, two blobs. Every session wants to store just
 //! these, so every pack can serve, and harm, everybody. Each operation on the store is one atomic step; all
@@ -10,7 +10,10 @@
 //! - [`state`]: what stands in the store; what a reader makes of it
 //! - [`writer`]: W1 to W6, views, adoption
 //! - [`fold`]: the base chain and the maintainer that folds
-//! - [`pruner`]: P1 to P8, one executor: as much as the writer's rules need to be testable
+//! - [`executor`]: P1 to P3, by one or two processes, and what one takes on that another has begun
+//! - [`repack`]: the maintainer's session that copies what is alive in condemned packs
+//! - [`mark`]: P4 and P5
+//! - [`tidy`]: P6 to P8
 //! - [`properties`]: what must hold in every state, and what must be possible
 //! - [`mutants`]: every rule with its text; the model without it must fail
 //! - [`run`]: the named configurations and how one is checked
@@ -19,16 +22,19 @@
 //! creates atomically. Reading all segments of a view is one step: they never change, only vanish. States are told
 //! apart by 64-bit fingerprints: at 10^8 states the chance that any two collide is under 10^-3.
 //!
-//! **Absent.** Several executors, repack, parts, the fence for stores without create-only, revocation; names, keys and
+//! **Absent.** Verdicts, parts, the fence for stores without create-only, revocation; names, keys and
 //! sizes; clocks.
 
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod executor;
 pub mod fold;
+pub mod mark;
 pub mod mutants;
 pub mod properties;
-pub mod pruner;
+pub mod repack;
 pub mod run;
 pub mod state;
+pub mod tidy;
 pub mod writer;

@@ -1,6 +1,6 @@
-//! The rules of the writer's half, each with the mutant that lacks it and the configuration that must then fail.
+//! The rules of both halves, each with the mutant that lacks it and the configuration that must then fail.
 
-use crate::config::{Config, Fold};
+use crate::config::{Config, First, Fold};
 
 macro_rules! rules {
     ($($id:literal $mutant:ident $text:literal $config:expr;)*) => {
@@ -34,6 +34,16 @@ const ZOMBIE: Config = Config { prunes: 2, forgets: 0, late: true, ..SMALL };
 const FOLD: Config = Config { fold: Fold::Plain, ..SMALL };
 const MERGE: Config = Config { fold: Fold::Merge, ..SMALL };
 const SHARED: Config = Config { writers: 2, shared_writer: true, forgets: 0, ..SMALL };
+/// Two executors beside a writer.
+const BESIDE: Config = Config { executors: 2, ..SMALL };
+/// Two executors, no writer.
+const PAIR: Config = Config { executors: 2, writers: 0, all_subsets: true, split: false, ..SMALL };
+/// Two executors whose generations overlap.
+const LEAVES: Config = Config { prunes: 2, leaves: true, ..PAIR };
+/// A late snapshot of a fenced session.
+const FENCED: Config = Config { first: First::Fenced, late: true, forgets: 0, split: true, writers: 1, ..LEAVES };
+/// A session that may adopt what a crashed one left, beside two executors.
+const NEXT: Config = Config { first: First::Fenced, attempts: 2, adopt: true, ..BESIDE };
 
 rules! {
     "W1" PinFirst
@@ -111,18 +121,21 @@ rules! {
     "W8" DeadBelowFloor
         "A snapshot below its writer's floor that base does not know is dead for ever, for every reader of views."
         ZOMBIE;
-    "A1" AdoptAfterGc
-        "Packs to adopt are listed after the pin and after gc."
-        TWICE;
     "A2" AdoptNoCondemned
         "A condemned pack is not adopted."
         TWICE;
     "A3" AdoptNoDropped
         "A pack that base holds as dropped is not adopted, though it stands in the store."
-        Config { late: true, forgets: 2, ..TWICE };
+        Config { first: First::Crashed, short_lists: 1, ..NEXT };
     "A4" UnlistedOnlyCondemned
         "An unlisted pack is deleted only by a generation that condemned it, for a session may be adopting it."
         TWICE;
+    "A5" UnlistedDropped
+        "Base holds as dropped the unlisted packs of a sweep too, until their session is below its writer's floor."
+        Config { first: First::Crashed, short_lists: 1, ..NEXT };
+    "A6" AdoptAboveFloor
+        "Nothing is adopted from a session that is below the floor."
+        NEXT;
     "F1" FoldForgotten
         "A fold lists the segments of forgotten snapshots too: only a sweep drops packs."
         Config { unfolded: true, ..FOLD };
@@ -144,4 +157,70 @@ rules! {
     "F7" GoneUntilFloor
         "A forgotten snapshot that was folded stays recorded in base until the floor passes it."
         FOLD;
+    "P1" NumberAboveDone
+        "A new generation's number is above all in gc/ and all that base says are done."
+        Config { prunes: 2, ..SMALL };
+    "P2" CondemnCreateOnly
+        "The condemn is created, never overwritten."
+        BESIDE;
+    "P3a" PinsAfterCondemn
+        "The pins are listed after the condemn stands."
+        SMALL;
+    "P3b" Drain
+        "Every session that is open then ends, acknowledges, or is fenced."
+        SMALL;
+    "P3c" FenceByTombstone
+        "To fence is to create a tombstone at the session's snapshot key."
+        SMALL;
+    "P4a" Claimed
+        "What an ack claims is kept."
+        SMALL;
+    "P4b" GcBeforeBase
+        "gc is read before base."
+        LEAVES;
+    "P4c" OtherGenerations
+        "A blob is alive only through packs that no other active generation condemns."
+        LEAVES;
+    "P4d" MarkBaseAgain
+        "After the snapshots base is looked for once more; if a higher one stands, all is read and marked again."
+        FENCED;
+    "P4e" PublishedCopies
+        "A copy counts only if base or a committed snapshot publishes it."
+        Config { attempts: 2, crash: true, ..SMALL };
+    "P4f" LastCopy
+        "A pack that holds the last such copy of a live blob is kept."
+        SMALL;
+    "P5a" SweepCreateOnly
+        "The sweep is created, never overwritten."
+        PAIR;
+    "P5b" StandingSweep
+        "Where a sweep stands, its list holds and nobody's own."
+        PAIR;
+    "P6a" DoneIsDone
+        "Base is read after the condemn and the sweep were created or read: a generation that is done there is only tidied up."
+        PAIR;
+    "P6b" FloorBelowDrained
+        "A floor rises above no session that was open in P3."
+        SHARED;
+    "P6c" OpenAgain
+        "Who takes on a generation whose sweep stands lists the pins again for that."
+        Config { prune_crash: true, ..SHARED };
+    "P7" ObsoleteInHead
+        "Replaced segments are deleted only if the newest base holds the replacement, or was made by the one who deletes."
+        Config { rewrite: true, prunes: 2, split: true, all_subsets: false, forgets: 0, ..PAIR };
+    "P8a" PinsBelowFloor
+        "Pins are deleted only below the floor."
+        Config { prunes: 2, ..SMALL };
+    "P8b" TombstonesBelowFloor
+        "Tombstones are deleted only below the floor."
+        SMALL;
+    "P8c" DeadBeforeOwnBase
+        "Unlisted segments of a fenced session are deleted only by who created a base after it had listed the tombstone."
+        Config { prunes: 2, fold: Fold::Merge, split: true, all_subsets: false, forgets: 0, ..PAIR };
+    "P8d" RecordsCounted
+        "A forget record is deleted only once base counts it as done."
+        Config { prunes: 2, ..PAIR };
+    "R1" RepackPin
+        "A session that repacks has a pin before its pack."
+        Config { repack: true, split: true, all_subsets: false, forgets: 0, ..LEAVES };
 }

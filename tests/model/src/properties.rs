@@ -2,8 +2,8 @@
 
 use stateright::Property;
 
-use crate::config::{CHILD, Config, TREE, has};
-use crate::pruner;
+use crate::config::{CHILD, Config, First, TREE, has};
+use crate::executor;
 use crate::run::Protocol;
 use crate::state::State;
 use crate::writer::Phase;
@@ -16,6 +16,8 @@ pub const KEPT: &str = "no snapshot reported as committed is lost from base and 
 pub const GIVEN_UP: &str = "no session that was given up is committed";
 /// 404s are always explained.
 pub const EXPLAINED: &str = "a 404 in a view is explained by a newer base";
+/// Floors keep off open sessions.
+pub const OUTLIVES: &str = "no floor passes a session that is open and not fenced";
 /// Garbage can go, and the protocol's own objects with it.
 pub const CLEAN: &str = "a prune ends without garbage";
 /// Sessions commit.
@@ -27,17 +29,22 @@ pub const BESIDE_OLD: &str = "a prune passes a session that was open before its 
 
 /// The properties that the configuration can show.
 pub fn properties(config: &Config) -> Vec<Property<Protocol>> {
+    let writes = config.first == First::Begins || config.attempts > 1;
     let mut properties = vec![
         Property::always(RESTORABLE, |model: &Protocol, state: &State| restorable(&model.config, state)),
         Property::always(KEPT, |model: &Protocol, state: &State| kept(&model.config, state)),
         Property::always(GIVEN_UP, |model: &Protocol, state: &State| state.abandoned & state.live(&model.config) == 0),
         Property::always(EXPLAINED, |_: &Protocol, state: &State| explained(state)),
-        Property::sometimes(COMMITS, |model: &Protocol, state: &State| committed(&model.config, state)),
+        Property::always(OUTLIVES, |model: &Protocol, state: &State| outlives(&model.config, state)),
     ];
+    if writes {
+        let commits = |model: &Protocol, state: &State| committed(&model.config, state);
+        properties.push(Property::sometimes(COMMITS, commits));
+    }
     if config.prunes > 0 {
         properties.push(Property::sometimes(CLEAN, |model: &Protocol, state: &State| clean(&model.config, state)));
     }
-    if config.prunes > 0 && config.writers > 0 {
+    if config.prunes > 0 && config.writers > 0 && writes {
         properties.extend([
             Property::sometimes(BESIDE_NEW, |model: &Protocol, state: &State| beside(&model.config, state, true)),
             Property::sometimes(BESIDE_OLD, |model: &Protocol, state: &State| beside(&model.config, state, false)),
@@ -55,7 +62,17 @@ fn kept(config: &Config, state: &State) -> bool {
 }
 
 fn explained(state: &State) -> bool {
-    state.pruner.phase != pruner::Phase::Failed && state.writers.iter().all(|writer| writer.phase != Phase::Failed)
+    state.executors.iter().all(|executor| executor.phase != executor::Phase::Failed)
+        && state.writers.iter().all(|writer| writer.phase != Phase::Failed)
+}
+
+/// A session past its opening that is below its floor was fenced, or has committed.
+fn outlives(config: &Config, state: &State) -> bool {
+    let passed = config.below(&state.store.base.floors) & !state.ended;
+    state.writers[..config.writers].iter().enumerate().all(|(p, writer)| {
+        let open = (Phase::ListSnapshots..=Phase::Commit).contains(&writer.phase);
+        !(open && has(passed, config.session(p, writer.attempt)))
+    })
 }
 
 fn committed(config: &Config, state: &State) -> bool {
@@ -65,21 +82,23 @@ fn committed(config: &Config, state: &State) -> bool {
 /// All prunes are done, nothing of theirs stands, and every pack is needed: one pack a blob, or none without snapshots.
 fn clean(config: &Config, state: &State) -> bool {
     let store = &state.store;
-    let retired = state.pruner.generation == config.prunes && store.gc.is_none() && state.writers_rest(config);
+    let done = store.base.done.count_ones() == u32::from(config.prunes);
     let packs = if state.live(config) == 0 { 0 } else { 2 };
-    retired && store.packs.count_ones() <= packs
+    done && store.active() == 0 && state.writers_rest(config) && store.packs.count_ones() <= packs
 }
 
-/// The pruner is past P3 while a session that it found open, old or new, is neither ended nor fenced.
+/// An executor is past P3 while a session that it found open, old or new, is neither ended nor fenced.
 fn beside(config: &Config, state: &State, at_open: bool) -> bool {
-    let pruner = &state.pruner;
-    (pruner::Phase::ReadClaims..=pruner::Phase::ListBases).contains(&pruner.phase)
-        && state.writers[..config.writers].iter().enumerate().any(|(p, writer)| {
-            let session = config.session(p, writer.attempt);
-            writer.phase < Phase::Done
-                && writer.known_at_open == at_open
-                && has(pruner.open & !state.store.snapshots & !state.store.tombstones, session)
-        })
+    let open = !state.store.snapshots & !state.store.tombstones;
+    state.executors.iter().any(|executor| {
+        (executor::Phase::ReadClaims..=executor::Phase::ListBases).contains(&executor.phase)
+            && state.writers[..config.writers].iter().enumerate().any(|(p, writer)| {
+                let session = config.session(p, writer.attempt);
+                writer.phase < Phase::Done
+                    && has(writer.known_at_open, executor.generation as usize) == at_open
+                    && has(executor.open & open, session)
+            })
+    })
 }
 
 impl State {

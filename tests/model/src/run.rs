@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use stateright::{Checker, CheckerBuilder, HasDiscoveries, Model, Property};
 
-use crate::config::{Config, Fold, each};
+use crate::config::{Config, First, Fold, WRITER_SESSIONS, each};
 use crate::properties::properties;
 use crate::state::State;
-use crate::{fold, pruner, writer};
+use crate::{executor, fold, writer};
 
 /// The protocol under one configuration.
 #[derive(Clone, Debug)]
@@ -21,8 +21,8 @@ pub struct Protocol {
 pub enum Action {
     /// A writer process, by its number.
     Writer(u8, writer::Step),
-    /// The pruner.
-    Pruner(pruner::Step),
+    /// An executor, by its number.
+    Executor(u8, executor::Step),
     /// The folder.
     Folder(fold::Step),
     /// Somebody forgets the snapshot of this session.
@@ -51,8 +51,10 @@ impl Model for Protocol {
             actions.extend(steps.drain(..).map(|step| Action::Writer(p as u8, step)));
         }
         let mut steps = Vec::new();
-        pruner::steps(config, state, &mut steps);
-        actions.extend(steps.into_iter().map(Action::Pruner));
+        for e in 0..config.executors {
+            executor::steps(config, state, e, &mut steps);
+            actions.extend(steps.drain(..).map(|step| Action::Executor(e as u8, step)));
+        }
         let mut steps = Vec::new();
         fold::steps(config, state, &mut steps);
         actions.extend(steps.into_iter().map(Action::Folder));
@@ -69,7 +71,7 @@ impl Model for Protocol {
         let mut state = last.clone();
         match action {
             Action::Writer(p, step) => writer::take(config, &mut state, p as usize, step),
-            Action::Pruner(step) => pruner::take(config, &mut state, step),
+            Action::Executor(e, step) => executor::take(config, &mut state, e as usize, step),
             Action::Folder(step) => fold::take(config, &mut state, step),
             Action::Forget(session) => {
                 state.store.forgets |= 1 << session;
@@ -79,6 +81,7 @@ impl Model for Protocol {
             Action::LateSegment(session) => state.store.segments |= 1 << session,
             Action::LateSnapshot(session) => state.store.snapshots |= 1 << session,
         }
+        state.ended |= (state.store.snapshots | state.store.tombstones) & WRITER_SESSIONS;
         Some(state)
     }
 
@@ -177,6 +180,8 @@ pub fn configurations() -> Vec<Config> {
     const ONE: Config = Config::SMALL;
     const TWO: Config = Config { writers: 2, ..ONE };
     const AGAIN: Config = Config { attempts: 2, crash: true, adopt: true, ..ONE };
+    const PAIR: Config = Config { executors: 2, writers: 0, all_subsets: true, split: false, ..ONE };
+    const PLAIN: Config = Config { executors: 2, writers: 0, forgets: 0, ..ONE };
     vec![
         Config { name: "one", ..ONE },
         Config { name: "duplicates", all_subsets: true, split: false, forgets: 2, ..ONE },
@@ -201,5 +206,15 @@ pub fn configurations() -> Vec<Config> {
         Config { name: "two-adopt", ..Config { writers: 2, ..AGAIN } },
         Config { name: "shared-adopt", shared_writer: true, ..Config { writers: 2, ..AGAIN } },
         Config { name: "three", writers: 3, ..ONE },
+        Config { name: "pair", ..PAIR },
+        Config { name: "pair-crash", prune_crash: true, ..PAIR },
+        Config { name: "pair-prunes", prunes: 2, ..PAIR },
+        Config { name: "pair-leaves", prunes: 2, leaves: true, ..PAIR },
+        Config { name: "pair-rewrite", prunes: 2, rewrite: true, ..PLAIN },
+        Config { name: "pair-merge", prunes: 2, fold: Fold::Merge, ..PLAIN },
+        Config { name: "pair-repack", prunes: 2, leaves: true, repack: true, ..PLAIN },
+        Config { name: "pair-late", first: First::Fenced, writers: 1, late: true, prunes: 2, leaves: true, ..PLAIN },
+        Config { name: "beside", executors: 2, ..ONE },
+        Config { name: "beside-adopt", first: First::Fenced, attempts: 2, adopt: true, executors: 2, ..ONE },
     ]
 }

@@ -1,9 +1,12 @@
 //! The store's content, the ghosts that properties need, and what can be derived from them.
 
-use crate::config::{CHILD, Config, FOLDER, SESSIONS, Set, TREE, WRITERS_MAX, bit, each};
+use crate::config::{
+    CHILD, Config, EXECUTORS_MAX, First, GENERATIONS, PACKS, SESSIONS, Set, TREE, WITH_TREE, WRITERS_MAX, bit, each,
+    has,
+};
+use crate::executor::Executor;
 use crate::fold::Folder;
 use crate::mutants::Mutant;
-use crate::pruner::Pruner;
 use crate::writer::Writer;
 
 /// `base/<n>`: the folded state. Only the highest one is held in full, for nobody reads another.
@@ -23,25 +26,46 @@ pub struct Base {
     pub floors: [u8; WRITERS_MAX],
     /// Generations that are done.
     pub done: Set,
+    /// Sessions whose forget records are done.
+    pub counted: Set,
 }
 
-/// `gc/<gen>` and `gc/<gen>.sweep`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// `gc/<gen>`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Condemn {
-    /// gen, from 1.
-    pub generation: u8,
     /// Packs proposed for deletion.
     pub packs: Set,
     /// Floors proposed.
     pub floors: [u8; WRITERS_MAX],
-    /// The final list, once decided.
-    pub sweep: Option<Set>,
 }
 
-impl Condemn {
+/// Everything that stands for one generation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Generation {
+    /// `gc/<gen>`.
+    pub condemn: Option<Condemn>,
+    /// `gc/<gen>.sweep`: the final list.
+    pub sweep: Option<Set>,
+    /// Sessions with an ack.
+    pub acks: Set,
+    /// Packs that acks of sessions 0..=4 claim.
+    pub claims: [Set; 5],
+}
+
+impl Generation {
+    /// Whether anything of it stands under gc/.
+    pub fn is_active(&self) -> bool {
+        self.condemn.is_some() || self.sweep.is_some()
+    }
+
     /// What "condemned" means now: the sweep's list once there is one.
     pub fn condemned(&self) -> Set {
-        self.sweep.unwrap_or(self.packs)
+        self.sweep.or(self.condemn.map(|condemn| condemn.packs)).unwrap_or(0)
+    }
+
+    /// The floors that it proposes.
+    pub fn floors(&self) -> [u8; WRITERS_MAX] {
+        self.condemn.unwrap_or_default().floors
     }
 }
 
@@ -51,11 +75,11 @@ pub struct Store {
     /// Packs present.
     pub packs: Set,
     /// Blobs of each pack. Fixed by the pack's name, so they stay when it is deleted: an index entry still tells them.
-    pub blobs: [Set; 8],
+    pub blobs: [Set; PACKS],
     /// Segments present.
     pub segments: Set,
     /// Packs that each segment lists (fixed by its hash). 0: the session has no segment.
-    pub lists: [Set; 8],
+    pub lists: [Set; SESSIONS],
     /// Sessions with a pin.
     pub pins: Set,
     /// Sessions with a snapshot at `snap/<writer>/<session>`.
@@ -64,12 +88,8 @@ pub struct Store {
     pub tombstones: Set,
     /// Sessions that a `forget/<n>` names.
     pub forgets: Set,
-    /// Sessions with an ack of the active generation.
-    pub acks: Set,
-    /// Packs that each of these acks claims.
-    pub claims: [Set; SESSIONS],
-    /// The active generation.
-    pub gc: Option<Condemn>,
+    /// Generations 1, 2, 3.
+    pub generations: [Generation; GENERATIONS],
     /// The highest base.
     pub base: Base,
     /// Lower base numbers that are still occupied.
@@ -83,12 +103,16 @@ pub struct State {
     pub store: Store,
     /// The writer processes.
     pub writers: [Writer; WRITERS_MAX],
-    /// The one executor of prunes.
-    pub pruner: Pruner,
+    /// The processes that prune.
+    pub executors: [Executor; EXECUTORS_MAX],
     /// The maintainer that folds.
     pub folder: Folder,
+    /// Ghost: condemns created so far.
+    pub created: u8,
     /// Ghost: sessions whose snapshot has been sent at least once, so that it may still arrive.
     pub sent: Set,
+    /// Ghost: sessions that ever had a snapshot or a tombstone.
+    pub ended: Set,
     /// Ghost: sessions reported as committed.
     pub reported: Set,
     /// Ghost: sessions that their process gave up.
@@ -104,9 +128,9 @@ pub struct State {
 impl State {
     /// The repository with one snapshot, folded into base 0, and all processes at their start.
     pub fn initial(config: &Config) -> State {
-        let mut blobs = [0; 8];
+        let mut blobs = [0; PACKS];
         (blobs[0], blobs[1]) = if config.split { (TREE, CHILD) } else { (TREE | CHILD, TREE | CHILD) };
-        let mut lists = [0; 8];
+        let mut lists = [0; SESSIONS];
         lists[0] = 0b11;
         let base = if config.unfolded { Base::default() } else { Base { segments: 1, known: 1, ..Base::default() } };
         let store = Store {
@@ -118,30 +142,49 @@ impl State {
             snapshots: 1,
             tombstones: 0,
             forgets: 0,
-            acks: 0,
-            claims: [0; SESSIONS],
-            gc: None,
+            generations: Default::default(),
             base,
             older_bases: 0,
         };
-        State {
+        let mut state = State {
             store,
-            writers: std::array::from_fn(|p| Writer::start(p < config.writers)),
-            pruner: Pruner::default(),
+            writers: std::array::from_fn(|p| start(config, p)),
+            executors: Default::default(),
             folder: Folder::start(config.fold),
+            created: 0,
             sent: 0,
+            ended: 0,
             reported: 0,
             abandoned: 0,
             forgotten: 0,
             losses: config.losses,
             short_lists: config.short_lists,
+        };
+        if config.first != First::Begins {
+            state.crash_first();
         }
+        if config.first == First::Fenced {
+            state.store.tombstones |= bit(1);
+            (state.ended, state.abandoned) = (bit(1), bit(1));
+        }
+        state
+    }
+
+    /// Session 1 is gone after it had sent its snapshot.
+    fn crash_first(&mut self) {
+        let store = &mut self.store;
+        store.packs |= bit(2);
+        store.blobs[2] = TREE | CHILD;
+        store.segments |= bit(1);
+        store.lists[1] = bit(2);
+        store.pins |= bit(1);
+        self.sent = bit(1);
     }
 
     /// Snapshots that a reader of the current store takes as existing and not forgotten.
     pub fn live(&self, config: &Config) -> Set {
         let base = &self.store.base;
-        (base.known | newer(config, base, self.store.snapshots)) & !self.store.forgets
+        (base.known | newer(config, base, self.store.snapshots)) & WITH_TREE & !self.store.forgets
     }
 
     /// Blobs that a reader finds: in a pack that is present and that base or a committed snapshot publishes.
@@ -153,11 +196,17 @@ impl State {
     }
 }
 
+/// Process `p` at its start. Where session 1 is gone, its process has begun the next one.
+fn start(config: &Config, p: usize) -> Writer {
+    let attempt = u8::from(p == 0 && config.first != First::Begins);
+    Writer { attempt, ..Writer::start(p < config.writers && (attempt as usize) < config.attempts) }
+}
+
 /// Committed snapshots among `snapshots` that `base` has not taken in: neither known, nor folded and forgotten, nor
-/// dead below the floor. A folder's commit has no tree and publishes nothing.
+/// dead below the floor.
 pub fn newer(config: &Config, base: &Base, snapshots: Set) -> Set {
     let dead = if config.lacks(Mutant::DeadBelowFloor) { 0 } else { config.below(&base.floors) };
-    snapshots & !bit(FOLDER) & !base.known & !base.gone & !dead
+    snapshots & !base.known & !base.gone & !dead
 }
 
 impl Store {
@@ -179,6 +228,22 @@ impl Store {
     /// Those of `sessions` that have a segment.
     pub fn with_segment(&self, sessions: Set) -> Set {
         each(sessions).filter(|&s| self.lists[s] != 0).fold(0, |set, s| set | bit(s))
+    }
+
+    /// The numbers of the generations of which anything stands under gc/.
+    pub fn active(&self) -> Set {
+        let active = |g: &usize| self.generations[g - 1].is_active();
+        (1..=GENERATIONS).filter(active).fold(0, |set, g| set | bit(g))
+    }
+
+    /// Packs that the generations of `numbers` condemn.
+    pub fn condemned_by(&self, numbers: Set) -> Set {
+        each(numbers).fold(0, |packs, g| packs | self.generations[g - 1].condemned())
+    }
+
+    /// Whether a base of this number stands.
+    pub fn has_base(&self, number: u8) -> bool {
+        number == self.base.number || has(self.older_bases, number as usize)
     }
 
     /// Sessions that are open in the eyes of `base`: a pin, no snapshot, no tombstone, not dead below the floor.

@@ -11,7 +11,7 @@
 
 use crate::config::{CHILD, Config, Set, TREE, bit, each, has, own_pack, own_packs};
 use crate::mutants::Mutant;
-use crate::state::{Base, State, newer};
+use crate::state::{Base, Generation, State, newer};
 
 /// Where a session stands: the operation that it does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,11 +54,6 @@ const VIEW_FIRST: &[Phase] = &[
     ChooseChild, ChooseTree, PutPack, PutSegment, ListOwn, Commit, Confirm,
 ];
 #[rustfmt::skip]
-const ADOPTABLE_FIRST: &[Phase] = &[
-    Pin, ListAdoptable, ListGc, ListGcAgain, AckOpen, ReadBase, ListSnapshots, ReadBaseAgain, ReadSegments,
-    ChooseChild, ChooseTree, PutPack, PutSegment, ListOwn, Commit, Confirm,
-];
-#[rustfmt::skip]
 const SNAPSHOT_BEFORE_PACK: &[Phase] = &[
     Pin, ListGc, ListGcAgain, AckOpen, ReadBase, ListSnapshots, ReadBaseAgain, ReadSegments, ListAdoptable,
     ChooseChild, ChooseTree, PutSegment, Commit, PutPack, Confirm,
@@ -76,12 +71,12 @@ pub struct Writer {
     pub attempt: u8,
     /// The next operation.
     pub phase: Phase,
-    /// The highest generation seen; 0: none.
-    pub known: u8,
-    /// The generation was there when the session opened.
-    pub known_at_open: bool,
-    /// A generation was found that is not yet acknowledged.
-    pub ack_due: bool,
+    /// Generations seen.
+    pub known: Set,
+    /// Those that were there when the session opened.
+    pub known_at_open: Set,
+    /// Those that are not yet acknowledged.
+    pub ack_due: Set,
     /// Packs not to be reused, because condemned.
     pub excluded: Set,
     /// The base that was read, until the view is complete.
@@ -140,8 +135,8 @@ impl Writer {
             attempt: 0,
             phase: if takes_part { Pin } else { Stopped },
             known: 0,
-            known_at_open: false,
-            ack_due: false,
+            known_at_open: 0,
+            ack_due: 0,
             excluded: 0,
             base: Base::default(),
             newer: 0,
@@ -188,10 +183,10 @@ pub fn steps(config: &Config, state: &State, p: usize, out: &mut Vec<Step>) {
         _ => {}
     }
     if writer.watches() {
-        if state.store.gc.is_some_and(|gc| gc.generation > writer.known) && !config.lacks(Mutant::Poll) {
+        if state.store.active() & !writer.known != 0 && !config.lacks(Mutant::Poll) {
             out.push(Step::Poll);
         }
-        if writer.ack_due {
+        if writer.ack_due != 0 {
             out.push(Step::Ack);
         }
         if has(state.store.tombstones, session) && writer.phase != Commit {
@@ -216,8 +211,7 @@ fn choices(config: &Config, state: &State, writer: &Writer, blob: Set, out: &mut
         return out.extend(each(visible).map(|pack| Step::Reuse(pack as u8)));
     }
     let condemned = if config.lacks(Mutant::AdoptNoCondemned) { 0 } else { writer.excluded };
-    let dropped = if config.lacks(Mutant::AdoptNoDropped) { 0 } else { writer.dropped };
-    let adoptable = state.store.holding(writer.adoptable & !condemned & !dropped, blob);
+    let adoptable = state.store.holding(writer.adoptable & !condemned & !writer.dropped, blob);
     if adoptable != 0 {
         return out.extend(each(adoptable).map(|pack| Step::Adopt(pack as u8)));
     }
@@ -274,8 +268,8 @@ fn next(config: &Config, state: &mut State, p: usize, session: usize) {
     match state.writers[p].phase {
         Pin if !config.lacks(Mutant::PinFirst) => state.store.pins |= bit(session),
         ListGc | ListGcAgain => {
-            let proposed = state.store.gc.map_or(0, |gc| config.below(&gc.floors));
-            if has(proposed, session) && !config.lacks(Mutant::ProposedFloor) {
+            let gives_way = |gc: &Generation| has(config.below(&gc.floors()), session);
+            if state.store.generations.iter().any(gives_way) && !config.lacks(Mutant::ProposedFloor) {
                 return give_up(config, state, p, session);
             }
             see_gc(config, state, p, true);
@@ -340,9 +334,16 @@ fn read_segments(config: &Config, state: &mut State, p: usize) {
     }
     let dropped = if config.lacks(Mutant::Dropped) { 0 } else { writer.base.dropped };
     writer.view = store.listed_by(segments) & !dropped;
-    writer.dropped = if config.adopt { writer.base.dropped } else { 0 };
+    writer.dropped = if config.adopt { not_adoptable(config, &writer.base) } else { 0 };
     (writer.base, writer.newer) = (Base::default(), 0);
     advance(config, state, p);
+}
+
+/// What `base` says must not be adopted: dropped packs, and those of sessions below their writer's floor.
+fn not_adoptable(config: &Config, base: &Base) -> Set {
+    let dropped = if config.lacks(Mutant::AdoptNoDropped) { 0 } else { base.dropped };
+    let below = if config.lacks(Mutant::AdoptAboveFloor) { 0 } else { config.below(&base.floors) };
+    dropped | own_packs(below)
 }
 
 /// Reads the view again from its first read.
@@ -352,21 +353,23 @@ fn read_again(writer: &mut Writer) {
 
 /// W2 and W4: what gc says about packs.
 fn see_gc(config: &Config, state: &mut State, p: usize, at_open: bool) {
-    let Some(gc) = state.store.gc else { return };
+    let active = state.store.active();
     let writer = &mut state.writers[p];
-    writer.known = gc.generation;
-    writer.known_at_open |= at_open;
-    writer.ack_due |= !at_open;
+    let new = active & !writer.known;
+    writer.known |= new;
+    writer.known_at_open |= if at_open { new } else { 0 };
+    writer.ack_due |= if at_open { 0 } else { new };
     let ignores = config.lacks(if at_open { Mutant::Condemned } else { Mutant::StopReusing });
     if writer.phase <= ChooseTree && !ignores {
-        writer.excluded |= gc.condemned();
+        writer.excluded |= state.store.condemned_by(new);
     }
 }
 
-/// Puts the ack. One for a generation that has been retired meanwhile is read by nobody.
+/// Puts the acks. One for a generation that has been retired meanwhile is read by nobody.
 fn ack(config: &Config, state: &mut State, p: usize, session: usize) {
     let writer = &mut state.writers[p];
-    writer.ack_due = false;
+    let at_open = writer.phase == AckOpen;
+    let generations = if at_open { writer.known } else { std::mem::take(&mut writer.ack_due) };
     let mut claims = 0;
     if !config.lacks(Mutant::ClaimReused) {
         claims |= writer.reused;
@@ -377,9 +380,10 @@ fn ack(config: &Config, state: &mut State, p: usize, session: usize) {
     if !config.lacks(Mutant::ClaimWritten) && writer.upload != 0 {
         claims |= bit(own_pack(session));
     }
-    if let Some(gc) = state.store.gc.filter(|gc| gc.generation == writer.known) {
-        state.store.acks |= bit(session);
-        state.store.claims[session] |= claims & gc.packs;
+    for g in each(generations & state.store.active()) {
+        let generation = &mut state.store.generations[g - 1];
+        generation.acks |= bit(session);
+        generation.claims[session] |= claims & generation.condemn.map_or(0, |condemn| condemn.packs);
     }
 }
 
@@ -399,7 +403,7 @@ fn commit(config: &Config, state: &mut State, p: usize, session: usize) {
     state.store.snapshots |= bit(session);
     let writer = &mut state.writers[p];
     state.store.lists[session] = to_list(writer, session);
-    writer.ack_due = false;
+    writer.ack_due = 0;
     advance(config, state, p);
 }
 
@@ -457,7 +461,6 @@ fn has_work(config: &Config, writer: &Writer, phase: Phase) -> bool {
 fn order(config: &Config) -> &'static [Phase] {
     match config.mutant {
         Some(Mutant::GcBeforeView) => VIEW_FIRST,
-        Some(Mutant::AdoptAfterGc) => ADOPTABLE_FIRST,
         Some(Mutant::PacksBeforeSnapshot) => SNAPSHOT_BEFORE_PACK,
         Some(Mutant::SegmentsBeforeSnapshot) => SNAPSHOT_BEFORE_SEGMENT,
         _ => ORDER,
