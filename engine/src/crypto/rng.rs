@@ -15,6 +15,11 @@ pub fn draw<const N: usize>(rng: &mut dyn Rng) -> [u8; N] {
     bytes
 }
 
+/// Another stream, as good as what it is drawn from: for a part of the work that draws beside its caller.
+pub fn split(rng: &mut dyn Rng) -> SeededRng {
+    SeededRng::new(draw::<32>(rng))
+}
+
 /// The kernel's generator (`getrandom(2)`; blocks once, early in boot, until it is seeded).
 ///
 /// Panics where the system has no randomness to give: there is no safe way to go on, and no caller could find one.
@@ -35,7 +40,7 @@ impl Rng for SystemRng {
 /// BLAKE3 as a stream of bytes from a seed: the same seed, the same bytes, on every machine. It is the extended output of
 /// keyed mode over no input, under the key derived from the seed with context "copal 2026 seeded rng v1".
 ///
-/// **For replays and tests only.** Whoever knows the seed knows every key drawn from it.
+/// **For replays, tests and [`split`] only.** Whoever knows the seed knows every key drawn from it.
 #[derive(Clone)]
 pub struct SeededRng(blake3::OutputReader);
 

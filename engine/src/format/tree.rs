@@ -7,6 +7,7 @@ use crate::crypto::hash;
 use crate::crypto::secret::Secret;
 use crate::id::BlobId;
 
+use super::blob::BlobKind;
 use super::codec::{Reader, Result, Writer};
 use super::node::{NodeKind, Timestamp};
 
@@ -150,6 +151,21 @@ pub struct TreeEntry {
     pub children: Vec<BlobId>,
     /// Compared by the next backup.
     pub tags: Tags,
+}
+
+impl TreeEntry {
+    /// The blobs that it names itself, with their kinds.
+    pub fn blobs(&self) -> impl Iterator<Item = (&BlobId, BlobKind)> {
+        self.children.iter().enumerate().map(|(n, id)| {
+            let kind = match self.kind {
+                TreeKind::Dir => BlobKind::Tree,
+                TreeKind::MappedFile | TreeKind::LargeFile if n == 0 => BlobKind::Map,
+                TreeKind::LargeFile => BlobKind::Tree,
+                _ => BlobKind::Data,
+            };
+            (id, kind)
+        })
+    }
 }
 
 /// A tree blob.

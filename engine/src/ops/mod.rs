@@ -5,6 +5,7 @@ pub mod check;
 pub mod diff;
 pub mod find;
 pub mod forget;
+pub mod prune;
 pub mod restore;
 pub mod stats;
 pub mod vfs;

@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::crypto::rng::Rng;
-use crate::error::{Error, Result};
 use crate::crypto::sign::SigningKey;
+use crate::error::{Error, Result};
 use crate::format::base::{BASE_BYTES_MAX, Base, SIGNED_BY_ROOT};
 use crate::format::bundle::{Identity, Role};
 use crate::format::gc::{At, Kind, Tombstone};

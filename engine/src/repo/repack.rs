@@ -99,7 +99,10 @@ impl Repack {
     ) -> Result<()> {
         let object = || objects::pack(at.writer, at.session, at.seq, at.id);
         if PackId::from_bytes(hash::blake3(&[bytes])) != at.id {
-            return Err(Error::damaged(object(), "it has not the bytes that were written; nothing of it was moved or deleted"));
+            return Err(Error::damaged(
+                object(),
+                "it has not the bytes that were written; nothing of it was moved or deleted",
+            ));
         }
         let graph = &self.session.repo.graph;
         let (header, table, _, start) = pack::open(bytes, graph).map_err(Error::in_object(object()))?;

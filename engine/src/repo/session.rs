@@ -87,12 +87,7 @@ impl Session {
         Self::begin_any(repo, who, (0, false), rng)
     }
 
-    fn begin_any(
-        repo: Arc<Repository>,
-        who: &Identity,
-        (level, dry): (i32, bool),
-        rng: Box<dyn Rng>,
-    ) -> Result<Self> {
+    fn begin_any(repo: Arc<Repository>, who: &Identity, (level, dry): (i32, bool), rng: Box<dyn Rng>) -> Result<Self> {
         let (mut floor, mut rng) = (0, Some(rng));
         for _ in 0..GIVE_WAY_MAX {
             match Self::open(&repo, who, (level, dry, floor), &mut rng)? {

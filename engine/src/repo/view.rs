@@ -352,10 +352,7 @@ impl Repository {
     }
 
     /// As [`Repository::view`], and what these sessions have committed is in it whatever a LIST shows.
-    pub(super) fn view_of(
-        &self,
-        pinned: &BTreeSet<(WriterId, SessionId)>,
-    ) -> Result<View> {
+    pub(super) fn view_of(&self, pinned: &BTreeSet<(WriterId, SessionId)>) -> Result<View> {
         self.view_through(self.index_options()?, pinned)
     }
 

@@ -23,7 +23,7 @@ use std::time::Instant;
 
 use crate::chunker::{Chunker, Params, Table};
 use crate::compress::Level;
-use crate::crypto::rng::{Rng, SeededRng, draw};
+use crate::crypto::rng::{Rng, split};
 use crate::error::{Error, Result};
 use crate::format::blob::BlobKind;
 use crate::format::bundle::Identity;
@@ -267,11 +267,6 @@ fn one_session(
         tracing::warn!("the repository was not folded: {e}");
     }
     Ok(summary)
-}
-
-/// Another stream of random numbers, as good as what it is drawn from: the session's threads draw from it.
-fn split(rng: &mut dyn Rng) -> SeededRng {
-    SeededRng::new(draw::<32>(rng))
 }
 
 fn add_stored(counts: Counts, stored: Stored, begun: Instant) -> Counts {

@@ -12,7 +12,6 @@ use crate::repo::index::Marks;
 use crate::repo::{Reader, Snapshot};
 
 use super::damage::{Damage, Hurt, Place};
-use super::walk::children_of;
 
 /// Hurt places after which nobody counts on.
 const PLACES_MAX: u64 = 1 << 20;
@@ -144,7 +143,7 @@ impl Hurts<'_> {
 
     fn file(&mut self, tree: &BlobId, n: usize, entry: &TreeEntry, path: &[u8]) -> bool {
         let mut causes: Vec<usize> = self.damage.entry_cause(tree, n).into_iter().collect();
-        for (id, kind) in children_of(entry) {
+        for (id, kind) in entry.blobs() {
             match kind {
                 BlobKind::Tree => causes.extend(self.part(id)),
                 _ => causes.extend(self.causes(id, kind)),

@@ -176,7 +176,7 @@ impl<'c> Walk<'c> {
     }
 
     fn entry<'s>(&'s self, scope: &Scope<'s>, entry: &TreeEntry, depth: usize) {
-        for (id, kind) in children_of(entry) {
+        for (id, kind) in entry.blobs() {
             match (kind, entry.kind) {
                 (BlobKind::Tree, TreeKind::Dir) => {
                     self.descend(scope, Job { tree: *id, form: Form::Directory, depth: depth + 1 });
@@ -260,7 +260,7 @@ impl<'c> Walk<'c> {
 
     /// Whether all that tells where a file's chunks stand can be read; what cannot is damage by itself.
     fn maps_readable(&self, entry: &TreeEntry) -> bool {
-        children_of(entry).filter(|(_, kind)| *kind != BlobKind::Data).all(|(id, kind)| {
+        entry.blobs().filter(|(_, kind)| *kind != BlobKind::Data).all(|(id, kind)| {
             let Some(text) = self.read(id, kind) else { return false };
             match (kind, Tree::decode(&text)) {
                 (BlobKind::Tree, Ok(Tree::Part { map, .. })) => self.read(&map, BlobKind::Map).is_some(),
@@ -300,18 +300,4 @@ impl<'c> Walk<'c> {
         self.stop.store(true, Ordering::Relaxed);
         self.failed.lock().expect("no panic while held").get_or_insert(error);
     }
-}
-
-/// The blobs that an entry names itself, with their kinds.
-pub(super) fn children_of(entry: &TreeEntry) -> impl Iterator<Item = (&BlobId, BlobKind)> {
-    let kind = entry.kind;
-    entry.children.iter().enumerate().map(move |(n, id)| {
-        let kind = match kind {
-            TreeKind::Dir => BlobKind::Tree,
-            TreeKind::MappedFile | TreeKind::LargeFile if n == 0 => BlobKind::Map,
-            TreeKind::LargeFile => BlobKind::Tree,
-            _ => BlobKind::Data,
-        };
-        (id, kind)
-    })
 }

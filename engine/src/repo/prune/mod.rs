@@ -51,6 +51,16 @@ pub struct Look {
     pub unlisted: Vec<PackRef>,
 }
 
+impl Look {
+    /// The unlisted packs that no interrupted session explains: theirs was neither ended, nor does it lie below a floor. In bytes.
+    pub fn unexplained(&self) -> u64 {
+        let ended: HashSet<&SessionKey> = self.view.ended.iter().collect();
+        let base = &self.view.base.base;
+        let explained = |p: &PackRef| ended.contains(&(p.writer, p.session)) || p.session.n < base.floor(p.writer);
+        self.unlisted.iter().filter(|p| !explained(p)).map(|p| p.size).sum()
+    }
+}
+
 /// What one generation has come to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Done {

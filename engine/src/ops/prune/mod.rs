@@ -1,0 +1,194 @@
+//! Prune: gives back the space of what no snapshot needs, beside everybody else's work (docs/protocol.md).
+//!
+//! ```text
+//! mark      every blob that a snapshot reaches, a bit a blob                          mark.rs
+//! facts     of each pack, what is needed and what is not                              facts.rs
+//! plan      which packs go whole, and which are copied first; pure                    plan.rs
+//! repack    what is needed of those is copied, in a session of its own                repo/repack.rs
+//! execute   condemn, drain, mark again, sweep, base, delete                           repo/prune/
+//! ```
+//! A dry run ends after the plan. Every step can be repeated: a prune first finishes what an earlier one left.
+
+pub mod facts;
+pub mod mark;
+pub mod plan;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::crypto::rng::{Rng, split};
+use crate::error::{Error, Result};
+use crate::format::bundle::Identity;
+use crate::format::objects;
+use crate::id::{BlobId, PackId};
+use crate::progress::{Cancel, Progress};
+use crate::repo::index::Marks;
+use crate::repo::prune::{Deleted, Done, Look, Pruner};
+use crate::repo::repack::Repack;
+use crate::repo::verdict::Verified;
+use crate::repo::{Repository, View};
+
+pub use facts::{Facts, PackUse, gather, spare};
+pub use mark::mark;
+pub use plan::{Counts, Limit, Plan, Policy, plan_prune};
+
+/// Of all stored bytes, what may go without anything that explains it, in percent: a LIST that lost keys looks like that.
+const UNEXPLAINED_PERCENT: u64 = 30;
+
+/// How to prune.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Options {
+    /// How much may stay.
+    pub policy: Policy,
+    /// Ends after the plan, and changes nothing.
+    pub dry_run: bool,
+    /// Nobody else works on the repository: open sessions are ended at once.
+    pub exclusive: bool,
+    /// Goes on though much would be deleted that nothing explains.
+    pub yes: bool,
+}
+
+/// What was done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// What was meant to go.
+    pub plan: Plan,
+    /// Earlier prunes that were finished first.
+    pub finished: u64,
+    /// Number of this one; `None`: there was nothing to do, or only a plan was wanted.
+    pub generation: Option<u64>,
+    /// Packs that were read and copied from.
+    pub repacked_packs: u64,
+    /// Frames that were copied, in bytes.
+    pub repacked_bytes: u64,
+    /// What it and the earlier ones have come to.
+    pub done: Done,
+}
+
+/// Prunes. Blocks; call it from a plain thread.
+///
+/// [`Error::Busy`]: the store does not promise enough, or others are in the way; [`Error::Damaged`]: what is needed cannot be
+/// known. In both cases nothing that anybody needs was deleted.
+pub fn prune(
+    repo: &Arc<Repository>,
+    who: &Identity,
+    mut rng: Box<dyn Rng>,
+    options: &Options,
+    progress: &dyn Progress,
+    cancel: &Cancel,
+) -> Result<Summary> {
+    let run = Run { repo, who, options, progress, cancel, verified: repo.owners_verdicts()? };
+    run.prune(&mut rng).map_err(|e| super::reason(cancel, e))
+}
+
+struct Run<'r> {
+    repo: &'r Arc<Repository>,
+    who: &'r Identity,
+    options: &'r Options,
+    progress: &'r dyn Progress,
+    cancel: &'r Cancel,
+    verified: Verified,
+}
+
+impl Run<'_> {
+    fn prune(&self, rng: &mut Box<dyn Rng>) -> Result<Summary> {
+        let pruner = Pruner::new(self.repo, self.who, self.options.exclusive)?;
+        let mut summary = Summary::default();
+        if !self.options.dry_run {
+            for generation in pruner.unretired()? {
+                add(&mut summary.done, &self.carry_out(&pruner, generation, &mut **rng)?);
+                summary.finished += 1;
+            }
+        }
+        let look = pruner.look()?;
+        let live = self.live(&look.view)?;
+        let mut facts =
+            gather(&look.view.index, &live, &self.forgotten(&look.view), &self.is_verified(), self.memory());
+        (facts.unlisted, facts.unlisted_unexplained) = (look.unlisted.clone(), look.unexplained());
+        summary.plan = plan_prune(&facts, &self.options.policy);
+        self.brake(&summary.plan)?;
+        // Records of forgotten snapshots are taken in, and they deleted, even where no pack goes.
+        let nothing = summary.plan.is_empty() && look.view.forgotten.iter().all(|f| f.snapshot.is_none());
+        if self.options.dry_run || nothing {
+            return Ok(summary);
+        }
+        if !summary.plan.repack.is_empty() {
+            let moved = self.repack(&look, &live, &summary.plan, &mut **rng)?;
+            (summary.repacked_packs, summary.repacked_bytes) = (moved.packs, moved.bytes);
+        }
+        let generation = pruner.condemn(&look, summary.plan.condemned())?;
+        summary.generation = Some(generation);
+        add(&mut summary.done, &self.carry_out(&pruner, generation, &mut **rng)?);
+        Ok(summary)
+    }
+
+    fn memory(&self) -> u64 {
+        self.repo.options().memory / 2
+    }
+
+    fn is_verified(&self) -> impl Fn(&PackId) -> bool + '_ {
+        |pack| self.verified.contains_key(pack)
+    }
+
+    fn live(&self, view: &View) -> Result<Marks> {
+        let roots: Vec<BlobId> = view.snapshots.iter().filter_map(|s| s.graph.root).collect();
+        mark(self.repo, &view.index, &roots, self.cancel)
+    }
+
+    /// What forgotten snapshots reach; nothing, where that cannot be read any more. It only explains why things go.
+    fn forgotten(&self, view: &View) -> Marks {
+        let roots: Vec<BlobId> =
+            view.forgotten.iter().filter_map(|f| f.snapshot.as_ref()).filter_map(|s| s.graph.root).collect();
+        mark(self.repo, &view.index, &roots, self.cancel).unwrap_or_else(|_| view.index.marks())
+    }
+
+    fn brake(&self, plan: &Plan) -> Result<()> {
+        let Counts { unexplained, stored, unlisted, .. } = plan.counts;
+        let all = stored + unlisted;
+        if self.options.yes || self.options.dry_run || unexplained * 100 <= all * UNEXPLAINED_PERCENT {
+            return Ok(());
+        }
+        Err(Error::Busy(format!(
+            "{unexplained} of {all} stored bytes would be deleted that no forgotten snapshot and no interrupted backup explains; \
+             nothing was deleted. If the store lost objects or its listings are short, that is how it looks: run copal check. If \
+             it is right, run the prune again with --yes"
+        )))
+    }
+
+    fn carry_out(&self, pruner: &Pruner, generation: u64, rng: &mut dyn Rng) -> Result<Done> {
+        let mut decide = |view: &View, elsewhere: &HashSet<PackId>, going: &mut HashSet<PackId>| {
+            spare(&view.index, &self.live(view)?, &self.is_verified(), elsewhere, going);
+            Ok(())
+        };
+        pruner.carry_out(generation, &mut decide, rng, self.cancel)
+    }
+
+    fn repack(&self, look: &Look, live: &Marks, plan: &Plan, rng: &mut dyn Rng) -> Result<crate::repo::repack::Moved> {
+        let verified = self.is_verified();
+        let index = &look.view.index;
+        let mut repack = Repack::begin(self.repo, self.who, Box::new(split(rng)))?;
+        self.progress.expect(plan.repack.len() as u64, plan.counts.repack);
+        repack.packs(
+            &plan.repack,
+            &|id, kind, pack, offset| {
+                live.is_marked(id, kind) && facts::is_kept(index, &verified, id, kind, (pack, offset))
+            },
+            &|pack| {
+                let object = objects::pack(pack.writer, pack.session, pack.seq, pack.id);
+                self.progress.start(object.as_ref());
+                self.progress.advance(1, pack.size);
+                if self.cancel.is_canceled() { Err(Error::Interrupted) } else { Ok(()) }
+            },
+        )?;
+        repack.commit()
+    }
+}
+
+fn add(sum: &mut Done, one: &Done) {
+    let Deleted { packs, bytes, segments } = &mut sum.deleted;
+    (*packs, *bytes) = (*packs + one.deleted.packs, *bytes + one.deleted.bytes);
+    *segments += one.deleted.segments;
+    sum.fenced += one.fenced;
+    sum.spared += one.spared;
+    sum.forgotten += one.forgotten;
+}
