@@ -135,6 +135,8 @@ fn output_is_what_the_schemas_say() {
         ("forget", &["forget", "--keep-daily", "1", "--keep-tag", "t", "--dry-run"]),
         ("forget", &["forget", "latest", "-n"]),
         ("forget", &["forget"]),
+        ("prune", &["prune", "-n"]),
+        ("prune", &["prune"]),
     ] {
         let ran = place.ok(&[words, &["--json"]].concat());
         assert_lines(name, &ran.out, &mut seen);

@@ -5,13 +5,14 @@
 #[path = "common/heap.rs"]
 mod heap;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use copal_engine::format::blob::{BlobKind, Entry, Origin, PackInfo};
 use copal_engine::id::{BlobId, PackId, SegmentId, SessionId, WriterId};
+use copal_engine::ops::prune::{Limit, Policy, facts, plan_prune};
 use copal_engine::repo::index::{Claim, Error, Index, Options, STANZA_BYTES, Segment};
 
 use heap::{NOW, PEAK};
@@ -145,4 +146,46 @@ fn one_million_blobs_take_little_heap() {
 #[ignore = "writes 1.2 GB and takes 10 s"]
 fn ten_million_blobs_take_little_heap() {
     takes_little(167);
+}
+
+#[test]
+#[ignore = "writes 600 MB and takes a minute"]
+fn ten_million_blobs_are_planned_for_in_little_heap() {
+    let _alone = ALONE.lock().unwrap_or_else(|poison| poison.into_inner());
+    let segments = 167;
+    let dir = tempfile::tempdir().unwrap();
+    let wanted: Vec<_> = (0..segments).map(segment_id).collect();
+    let by_id: HashMap<_, _> = wanted.iter().copied().zip(0..).collect();
+    let index = Index::open::<Error>(Options::unlinked(dir.path()), &wanted, &mut |id| Ok(segment(by_id[id]))).unwrap();
+    let (live, forgotten) = (index.marks(), index.marks());
+    // Of every eighth pack nothing is needed, of every other eighth half.
+    let needed = |n: u64| match n / PACK_BLOBS % 8 {
+        0 => false,
+        4 => n.is_multiple_of(2),
+        _ => true,
+    };
+    let blobs = segments * SEGMENT_BLOBS;
+    for n in 0..blobs {
+        (if needed(n) { &live } else { &forgotten }).mark(&blob(n), BlobKind::Data);
+    }
+    for memory in [512 << 20, 64 << 20] {
+        let start = Instant::now();
+        let (facts, peak, kept) = measured(|| facts::gather(&index, &live, &forgotten, &|_| false, memory));
+        println!("{blobs} blobs, {memory} bytes: facts in {:.1?}, heap peak {peak}, kept {kept}", start.elapsed());
+        assert!((peak as u64) < memory.min(16 * blobs) + 320 * facts.packs.len() as u64);
+
+        let start = Instant::now();
+        let policy = Policy { max_unused: Limit::Bytes(0), max_repack: None };
+        let (plan, peak, _) = measured(|| plan_prune(&facts, &policy));
+        println!("planned in {:.1?}, heap peak {peak}: {:?}", start.elapsed(), plan.counts);
+        assert_eq!(plan.counts.unexplained, 0);
+        assert_eq!(plan.drop.len() as u64, (blobs / PACK_BLOBS).div_ceil(8));
+
+        let mut packs: HashSet<_> = plan.drop.iter().chain(&plan.repack).map(|pack| pack.id).collect();
+        let start = Instant::now();
+        let ((), peak, _) = measured(|| facts::spare(&index, &live, &|_| false, &HashSet::new(), &mut packs));
+        println!("spared in {:.1?}, heap peak {peak}", start.elapsed());
+        assert!(peak < 1 << 20);
+        assert_eq!(packs, plan.drop.iter().map(|pack| pack.id).collect());
+    }
 }

@@ -8,16 +8,18 @@ use clap::Args;
 use copal_engine::Error;
 use copal_engine::format::snapshot::SnapshotRef;
 use copal_engine::ops::forget::{Count, Group, GroupBy, Policy, Record, Span, plan};
+use copal_engine::ops::prune::Options;
 use copal_engine::repo::init::now;
 use copal_engine::repo::{Repository, Snapshot};
 use serde_json::{Value, json};
 
-use crate::errors::{Outcome, usage};
+use crate::errors::Outcome;
 use crate::open::Context;
 use crate::output::{shown, table, write_line};
 use crate::select::{Filter, choose};
 use crate::{group, time};
 
+use super::prune::prune_with;
 use super::snapshots::to_json;
 
 /// Flags of `forget`.
@@ -25,7 +27,7 @@ use super::snapshots::to_json;
 #[command(
     after_help = "Without an ID, the policy is applied to each group: what no --keep option keeps is forgotten. Days, \
     weeks and so on are those of this machine's time zone (TZ). Forgotten snapshots are not shown and not restored any more; \
-    their space is given back by prune, which this version does not have yet."
+    their space is given back by prune."
 )]
 pub(crate) struct ForgetArgs {
     /// Forget these, whatever a policy says: beginnings of ids, latest, or latest~N
@@ -55,7 +57,7 @@ pub(crate) struct ForgetArgs {
     /// Show short lines: no paths
     #[arg(short, long)]
     compact: bool,
-    /// Refused: this version cannot give space back yet
+    /// Then give the space back, as `prune` does
     #[arg(long)]
     prune: bool,
     /// For --prune: go on though much would be deleted
@@ -145,9 +147,6 @@ struct Fate<'s> {
 
 /// Forgets snapshots.
 pub(crate) fn run(context: &Context, args: &ForgetArgs) -> Result<Outcome> {
-    if args.prune {
-        return Err(usage("--prune: this version cannot give space back yet; run forget without it"));
-    }
     let by = group::parse(&args.group_by)?;
     let (policy, filter) = (args.policy.policy(), args.filter());
     let repo = context.repository()?;
@@ -179,6 +178,10 @@ pub(crate) fn run(context: &Context, args: &ForgetArgs) -> Result<Outcome> {
     }
     show(context, args, &fates)?;
     tell(context, args, &repo, remove.len());
+    if args.prune {
+        let options = Options { dry_run: args.dry_run, yes: args.yes, ..Options::default() };
+        prune_with(context, repo, &options)?;
+    }
     Ok(Outcome::of_problems(committed.problems.len() as u64))
 }
 
@@ -278,8 +281,9 @@ fn tell(context: &Context, args: &ForgetArgs, repo: &Repository, forgotten: usiz
     match (forgotten, args.dry_run) {
         (0, _) => {}
         (n, true) => context.out.note(format!("{} would be forgotten; nothing was changed", count(n))),
+        (n, false) if args.prune => context.out.note(format!("{} forgotten", count(n))),
         (n, false) => context.out.note(format!(
-            "{} forgotten. The space at {} is not given back: that takes a prune, which this version does not have yet",
+            "{} forgotten. copal prune gives their space at {} back",
             count(n),
             repo.store().location()
         )),

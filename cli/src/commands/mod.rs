@@ -17,6 +17,7 @@ pub(crate) mod ls;
 pub(crate) mod man;
 pub(crate) mod mount;
 pub(crate) mod policy;
+pub(crate) mod prune;
 pub(crate) mod restore;
 pub(crate) mod snapshots;
 pub(crate) mod stats;
@@ -42,6 +43,7 @@ pub(crate) fn run(parsed: Parsed) -> Result<Outcome> {
         Command::Backup(args) => backup::run(&context, &args),
         Command::Snapshots(args) => snapshots::run(&context, &args),
         Command::Forget(args) => forget::run(&context, &args),
+        Command::Prune(args) => prune::run(&context, &args),
         Command::Ls(args) => ls::run(&context, &args),
         Command::Find(args) => find::run(&context, &args),
         Command::Diff(args) => diff::run(&context, &args),

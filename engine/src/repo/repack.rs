@@ -30,14 +30,14 @@ const PACK_BLOBS: usize = 128 << 10;
 const FETCHED: usize = 2;
 
 /// How much was moved.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Moved {
     /// Packs that were read.
     pub packs: u64,
     /// Frames that were copied, in bytes.
     pub bytes: u64,
-    /// Packs that were written.
-    pub written: u64,
+    /// Packs that were written: what they hold was copied from packs whose hash was verified.
+    pub written: Vec<PackId>,
 }
 
 /// A session that moves frames. Nothing counts before [`Repack::commit`].
@@ -164,7 +164,7 @@ impl Repack {
         }
         ledger.durable(info, table.entries(0, start))?;
         self.next_seq += 1;
-        self.moved.written += 1;
+        self.moved.written.push(id);
         Ok(())
     }
 

@@ -148,7 +148,7 @@ impl Bench {
         assert_eq!(view.problems, []);
         let reader = Reader::new(Arc::clone(&repo), Arc::clone(&view.index), 8 << 20);
         let content = |s: &repo::Snapshot| (s.id(), read_snapshot(&reader, s).unwrap());
-        view.snapshots.iter().map(content).collect()
+        view.snapshots.iter().filter(|s| s.graph.root.is_some()).map(content).collect()
     }
 
     pub fn stored(&self, prefix: &str) -> u64 {

@@ -9,6 +9,7 @@ mod by_hand;
 mod crashes;
 mod faults;
 mod forgets;
+mod gives_back;
 mod hooked;
 mod init;
 mod prunes;

@@ -183,7 +183,8 @@ pub(super) fn i2_listed(repo: &Repository, view: &View, damage: &Damage, unliste
     let mut folded: HashSet<String> = HashSet::new();
     for s in view.committed() {
         let own = s.graph.segments.iter().map(|&(n, id)| objects::segment(s.at.writer, s.at.session, n, id));
-        if base.holds(&s.at) { folded.extend(own) } else { named.extend(own) }
+        let is_folded = base.holds(&s.at) || base.has_forgotten(&s.at);
+        if is_folded { folded.extend(own) } else { named.extend(own) }
     }
     each_listed(repo, "idx/", &mut |listed| {
         let ours = matches!(objects::parse(listed.key.as_str()), Some(Parsed::Segment(..)));

@@ -1,10 +1,10 @@
 //! How much of each pack is needed, and which copies may stand for others.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 
 use crate::format::blob::BlobKind;
 use crate::format::gc::PackRef;
-use crate::id::{PackId, SessionId, WriterId};
+use crate::id::PackId;
 use crate::repo::index::{Found, Index, Marks};
 
 /// How much of one published pack is needed. In bytes of frames as they are stored; header, table and padding count as
@@ -34,15 +34,7 @@ pub struct Facts {
     pub unlisted_unexplained: u64,
 }
 
-/// Whose copies are equally trustworthy: those of the session that sealed them.
-type Sealer = (WriterId, SessionId);
-
-fn sealer(copy: &Found) -> Sealer {
-    let origin = copy.origin();
-    (origin.writer, origin.session)
-}
-
-/// One order for everybody: the same copies are kept by each executor.
+/// One order for everybody: each executor keeps the same copies.
 fn sort(copies: &mut [Found]) {
     copies.sort_by_cached_key(|c| {
         let pack = c.pack();
@@ -50,18 +42,17 @@ fn sort(copies: &mut [Found]) {
     });
 }
 
-/// Which of the copies of one needed blob are kept. One in a pack that was verified stands for all others. Where there is none,
-/// each session's first copy is: another's may be one that was made up, to have good ones deleted in its favour.
-fn keepers(copies: &mut [Found], verified: &dyn Fn(&PackId) -> bool) -> Vec<Found> {
+/// Which of the copies of one needed blob are kept: one that is proven stands for all others; where there is none, all. What
+/// segments say of a pack proves nothing: another copy may be one that was made up, to have good ones deleted in its favour.
+fn keepers(copies: &mut [Found], proven: &dyn Fn(&PackId) -> bool) -> Vec<Found> {
     if let [only] = copies {
         return vec![only.clone()];
     }
     sort(copies);
-    if let Some(first) = copies.iter().find(|c| verified(&c.pack_id())) {
-        return vec![first.clone()];
+    match copies.iter().find(|c| proven(&c.pack_id())) {
+        Some(first) => vec![first.clone()],
+        None => copies.to_vec(),
     }
-    let mut seen: HashSet<Sealer> = HashSet::new();
-    copies.iter().filter(|c| seen.insert(sealer(c))).cloned().collect()
 }
 
 /// Calls `each` with all copies of each blob (of one id and kind).
@@ -95,14 +86,9 @@ const NEEDED: u8 = 1;
 const EXPLAINED: u8 = 2;
 const DATA: u8 = 4;
 
-/// Looks at every copy of every blob: with 16 bytes an entry, or several times if that is more than `memory` bytes.
-pub fn gather(
-    index: &Index,
-    live: &Marks,
-    forgotten: &Marks,
-    verified: &dyn Fn(&PackId) -> bool,
-    memory: u64,
-) -> Facts {
+/// Looks at every copy of every blob; `proven` are packs of which somebody trusted has verified all. Takes 16 bytes an entry, or reads the
+/// index several times if that is more than `memory` bytes.
+pub fn gather(index: &Index, live: &Marks, forgotten: &Marks, proven: &dyn Fn(&PackId) -> bool, memory: u64) -> Facts {
     let mut packs: Vec<PackRef> = index
         .packs()
         .map(|p| PackRef { id: p.id, writer: p.writer, session: p.session, seq: p.seq, size: p.size })
@@ -118,7 +104,7 @@ pub fn gather(
             let (id, kind) = (copies[0].entry.id, copies[0].entry.kind);
             let is_live = live.is_marked(&id, kind);
             let explained = if is_live || forgotten.is_marked(&id, kind) { EXPLAINED } else { 0 };
-            let kept = if is_live { keepers(copies, verified) } else { Vec::new() };
+            let kept = if is_live { keepers(copies, proven) } else { Vec::new() };
             for copy in copies.iter() {
                 let pack = position(&uses, &copy.pack_id());
                 if u64::from(pack) % passes != pass {
@@ -165,7 +151,7 @@ fn add_frames(packs: &mut [PackUse], mut copies: Vec<Use>) {
 /// Whether a copy of a needed blob is one that [`gather`] has counted as needed: what a repack moves.
 pub(super) fn is_kept(
     index: &Index,
-    verified: &dyn Fn(&PackId) -> bool,
+    proven: &dyn Fn(&PackId) -> bool,
     id: &crate::id::BlobId,
     kind: BlobKind,
     (pack, offset): (&PackId, u32),
@@ -173,15 +159,15 @@ pub(super) fn is_kept(
     let mut copies = Vec::new();
     index.lookup(id, &mut copies);
     copies.retain(|c| c.entry.kind == kind);
-    keepers(&mut copies, verified).iter().any(|c| c.pack_id() == *pack && c.entry.offset == offset)
+    keepers(&mut copies, proven).iter().any(|c| c.pack_id() == *pack && c.entry.offset == offset)
 }
 
-/// Takes out of `packs` those that must stay because a needed blob has no other copy that may stand for the one in them: outside
-/// of `packs` and of `elsewhere`, and verified or sealed by the same session.
+/// Takes out of `packs` those that must stay because a needed blob has no other copy that may stand for the one in them: a proven
+/// one, outside of `packs` and of `elsewhere`.
 pub fn spare(
     index: &Index,
     live: &Marks,
-    verified: &dyn Fn(&PackId) -> bool,
+    proven: &dyn Fn(&PackId) -> bool,
     elsewhere: &HashSet<PackId>,
     packs: &mut HashSet<PackId>,
 ) {
@@ -190,20 +176,21 @@ pub fn spare(
         if !going || !live.is_marked(&copies[0].entry.id, copies[0].entry.kind) {
             return;
         }
-        sort(copies);
-        let stays = |c: &Found, packs: &HashSet<PackId>| {
-            let pack = c.pack_id();
-            !packs.contains(&pack) && !elsewhere.contains(&pack)
+        let stands = |pack: &PackId| proven(pack) && !elsewhere.contains(pack);
+        let is_safe = |packs: &HashSet<PackId>| {
+            copies.iter().map(Found::pack_id).any(|pack| stands(&pack) && !packs.contains(&pack))
         };
-        let mut safe = copies.iter().any(|c| stays(c, packs) && verified(&c.pack_id()));
-        let mut kept: BTreeSet<Sealer> = copies.iter().filter(|c| stays(c, packs)).map(sealer).collect();
-        for copy in copies.iter() {
-            let pack = copy.pack_id();
-            if packs.contains(&pack) && !safe && !kept.contains(&sealer(copy)) {
-                packs.remove(&pack);
-                safe = verified(&pack) && !elsewhere.contains(&pack);
-                kept.insert(sealer(copy));
-            }
+        if is_safe(packs) {
+            return;
+        }
+        // A proven one that was to go stays for all.
+        let mut of_copies: Vec<PackId> = copies.iter().map(Found::pack_id).filter(|p| packs.contains(p)).collect();
+        of_copies.sort_unstable();
+        if let Some(first) = of_copies.iter().find(|pack| stands(pack)) {
+            of_copies = vec![*first];
+        }
+        for pack in of_copies {
+            packs.remove(&pack);
         }
     });
 }

@@ -13,12 +13,11 @@ use crate::progress::Cancel;
 use crate::repo::index::{Index, Marks};
 use crate::repo::{Reader, Repository};
 
-const NOTHING: &str = "Nothing was deleted, because what lies below it cannot be known";
-
-/// Marks every blob that is reachable from `roots`; each tree is read once and its id verified. A bit of heap for each entry.
+/// Marks every blob that is reachable from `roots`, each tree verified by its id.
 ///
 /// A tree that cannot be read, or a blob that the index does not know, is an error that names it: what lies below cannot be
-/// known, so nothing may be deleted.
+/// known, so nothing may be deleted. Holds a bit for each entry of the index four times, and an eighth of the memory that
+/// the repository was opened with. Blocks; call it from a plain thread.
 pub fn mark(repo: &Arc<Repository>, index: &Arc<Index>, roots: &[BlobId], cancel: &Cancel) -> Result<Marks> {
     let threads = repo.options().threads.max(1);
     let pool = rayon::ThreadPoolBuilder::new()
@@ -26,93 +25,326 @@ pub fn mark(repo: &Arc<Repository>, index: &Arc<Index>, roots: &[BlobId], cancel
         .thread_name(|n| format!("copal-mark-{n}"))
         .build()
         .map_err(|e| Error::Invalid(format!("cannot start {threads} threads: {e}")))?;
-    let cache = (repo.options().memory / 8).min(64 << 20) as usize;
+    let cache = (repo.options().memory / 8).min(256 << 20) as usize;
     let walk = Walk {
         reader: Reader::new(Arc::clone(repo), Arc::clone(index), cache),
-        live: index.marks(),
         cancel,
+        live: index.marks(),
+        visited: [(); 3].map(|()| index.marks()),
         stop: AtomicBool::new(false),
         failed: Mutex::new(None),
     };
-    pool.scope(|scope| roots.iter().for_each(|root| walk.reach(scope, root, BlobKind::Tree, 0)));
+    pool.scope(|scope| {
+        for root in roots {
+            walk.descend(scope, Job { tree: *root, form: Form::Directory, depth: 0 });
+        }
+    });
     match walk.failed.into_inner().expect("no panic while held") {
-        Some(_) if cancel.is_canceled() => Err(Error::Interrupted),
-        Some(e) => Err(e),
+        Some(error) => Err(error),
         None => Ok(walk.live),
     }
 }
 
+/// As what a tree is named by whoever names it. One that is named in several ways is looked at once in each.
+#[derive(Debug, Clone, Copy)]
+enum Form {
+    Directory,
+    Stretch,
+    Part,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Job {
+    tree: BlobId,
+    form: Form,
+    depth: usize,
+}
+
 struct Walk<'c> {
     reader: Reader,
-    live: Marks,
     cancel: &'c Cancel,
+    live: Marks,
+    /// One for each [`Form`].
+    visited: [Marks; 3],
     stop: AtomicBool,
     failed: Mutex<Option<Error>>,
 }
 
 impl Walk<'_> {
-    /// Marks a blob, and visits it if it is a tree that was not reached before.
-    fn reach<'s>(&'s self, scope: &Scope<'s>, id: &BlobId, kind: BlobKind, depth: usize) {
-        match self.live.mark(id, kind) {
-            Some(true) if kind == BlobKind::Tree => {
-                let id = *id;
-                scope.spawn(move |scope| self.visit(scope, &id, depth));
-            }
-            Some(_) => {}
-            None => self.fail(Error::damaged(
-                format!("{} blob {id}", kind.as_str()),
-                format!("a snapshot needs it, and no index segment lists it. {NOTHING}"),
-            )),
+    /// Visits a tree unless it was visited in this form.
+    fn descend<'s>(&'s self, scope: &Scope<'s>, job: Job) {
+        let known = self.reach(&job.tree, BlobKind::Tree);
+        if known && self.visited[job.form as usize].mark(&job.tree, BlobKind::Tree) == Some(true) {
+            scope.spawn(move |scope| self.visit(scope, job));
         }
     }
 
-    fn visit<'s>(&'s self, scope: &Scope<'s>, id: &BlobId, depth: usize) {
+    /// Marks a blob; whether the index knows it.
+    fn reach(&self, id: &BlobId, kind: BlobKind) -> bool {
+        let known = self.live.mark(id, kind).is_some();
+        if !known {
+            self.fail(unknown(id, kind, "a snapshot needs it and no index segment lists it"));
+        }
+        known
+    }
+
+    fn visit<'s>(&'s self, scope: &Scope<'s>, job: Job) {
         if self.stop.load(Ordering::Relaxed) {
             return;
         }
         if self.cancel.is_canceled() {
             return self.fail(Error::Interrupted);
         }
-        let tree = match self.tree(id, depth) {
-            Ok(tree) => tree,
-            Err(e) => return self.fail(e),
+        match self.read(&job) {
+            Ok(tree) => self.children(scope, job.depth, &tree),
+            Err(error) => self.fail(error),
+        }
+    }
+
+    /// A tree that opens, has its id, and is what it is named as.
+    fn read(&self, job: &Job) -> Result<Tree> {
+        if job.depth > DEPTH_MAX {
+            return Err(unknown(&job.tree, BlobKind::Tree, format!("it lies deeper than {DEPTH_MAX} directories")));
+        }
+        let tree = self.reader.tree(&job.tree).map_err(|error| match error {
+            Error::Damaged { object, how } => unknown(&job.tree, BlobKind::Tree, format!("{object}: {how}")),
+            other => other,
+        })?;
+        let wrong = match (job.form, &tree) {
+            (Form::Directory, Tree::Part { .. }) => "it is named as a directory and is a part of a file",
+            (Form::Stretch, Tree::Split { .. } | Tree::Part { .. }) => "it is named as a stretch and is none",
+            (Form::Part, Tree::Stretch { .. } | Tree::Split { .. }) => "it is named as a part of a file and is none",
+            _ => return Ok(tree),
         };
+        Err(unknown(&job.tree, BlobKind::Tree, wrong))
+    }
+
+    fn children<'s>(&'s self, scope: &Scope<'s>, depth: usize, tree: &Tree) {
         match tree {
             Tree::Stretch { meta, entries } => {
-                self.reach(scope, &meta, BlobKind::Meta, depth);
+                self.reach(meta, BlobKind::Meta);
                 entries.iter().for_each(|entry| self.entry(scope, entry, depth));
             }
             Tree::Split { meta, stretches } => {
-                self.reach(scope, &meta, BlobKind::Meta, depth);
-                stretches.iter().for_each(|id| self.reach(scope, id, BlobKind::Tree, depth));
+                self.reach(meta, BlobKind::Meta);
+                stretches.iter().for_each(|id| self.descend(scope, Job { tree: *id, form: Form::Stretch, depth }));
             }
             Tree::Part { map, data } => {
-                self.reach(scope, &map, BlobKind::Map, depth);
-                data.iter().for_each(|id| self.reach(scope, id, BlobKind::Data, depth));
+                self.reach(map, BlobKind::Map);
+                data.iter().for_each(|id| {
+                    self.reach(id, BlobKind::Data);
+                });
             }
         }
     }
 
     fn entry<'s>(&'s self, scope: &Scope<'s>, entry: &TreeEntry, depth: usize) {
-        let below = depth + usize::from(entry.kind == TreeKind::Dir);
         for (id, kind) in entry.blobs() {
-            self.reach(scope, id, kind, below);
+            match (kind, entry.kind) {
+                (BlobKind::Tree, TreeKind::Dir) => {
+                    self.descend(scope, Job { tree: *id, form: Form::Directory, depth: depth + 1 });
+                }
+                (BlobKind::Tree, _) => self.descend(scope, Job { tree: *id, form: Form::Part, depth }),
+                _ => {
+                    self.reach(id, kind);
+                }
+            }
         }
-    }
-
-    fn tree(&self, id: &BlobId, depth: usize) -> Result<Tree> {
-        // Ids bind content, so no tree lies below itself; only a reader's stack has to be spared.
-        if depth > DEPTH_MAX {
-            return Err(Error::damaged(format!("tree blob {id}"), format!("it lies too deep. {NOTHING}")));
-        }
-        self.reader.tree(id).map_err(|e| match e {
-            Error::Damaged { object, how } => Error::damaged(object, format!("{how}. {NOTHING}")),
-            other => other,
-        })
     }
 
     fn fail(&self, error: Error) {
         self.stop.store(true, Ordering::Relaxed);
         self.failed.lock().expect("no panic while held").get_or_insert(error);
+    }
+}
+
+/// What keeps a prune from knowing what is needed.
+fn unknown(id: &BlobId, kind: BlobKind, how: impl std::fmt::Display) -> Error {
+    let how = format!("{how}; what lies below it cannot be known, so nothing was deleted");
+    Error::damaged(format!("{} blob {id}", kind.as_str()), how)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chunker::Params;
+    use crate::crypto::rng::{SeededRng, SystemRng};
+    use crate::format::node::Timestamp;
+    use crate::format::snapshot::{GraphPart, NamesPart, SnapshotKind};
+    use crate::repo::session::Worker;
+    use crate::repo::{Bridge, Options, Session, init};
+    use crate::store::memory::Memory;
+    use crate::store::{Key, Store};
+
+    struct Setting {
+        _dir: tempfile::TempDir,
+        store: Arc<dyn Store>,
+        repo: Arc<Repository>,
+        roots: Vec<BlobId>,
+    }
+
+    /// A repository with one snapshot of what `fill` stores; `fill` gives the roots that are walked from.
+    fn stored(fill: impl FnOnce(&mut Worker) -> Vec<BlobId>) -> Setting {
+        let dir = tempfile::tempdir().unwrap();
+        let store: Arc<dyn Store> = Arc::new(Memory::new());
+        let mut options = Options::new(dir.path());
+        (options.cache, options.threads) = (None, 3);
+        let params = Params::with_average(64 << 10).unwrap();
+        let bridge = Bridge::start().unwrap();
+        let (mut repo, _) = init(Arc::clone(&store), bridge, params, options, &mut SeededRng::new("mark")).unwrap();
+        let who = repo.identity(&mut SystemRng).unwrap();
+        let repo = Arc::new(repo);
+        let session = Session::begin(Arc::clone(&repo), &who, 1, false, Box::new(SystemRng)).unwrap();
+        let mut worker = session.worker();
+        let roots = fill(&mut worker);
+        worker.flush().unwrap();
+        drop(worker);
+        session.commit(graph(roots[0]), |_| NamesPart::default()).unwrap();
+        Setting { _dir: dir, store, repo, roots }
+    }
+
+    fn graph(root: BlobId) -> GraphPart {
+        GraphPart {
+            kind: SnapshotKind::Whole,
+            time: Timestamp { secs: 1, nanos: 0 },
+            epoch: 0,
+            root: Some(root),
+            source: [0; 32],
+            host: [0; 32],
+            paths: Vec::new(),
+            labels: Vec::new(),
+            previous: None,
+            original: None,
+            run: None,
+            parts: Vec::new(),
+            view: Default::default(),
+            segments: Vec::new(),
+            packs: 0,
+            pack_bytes: 0,
+            inline: None,
+        }
+    }
+
+    impl Setting {
+        fn mark(&self) -> Result<Marks> {
+            let view = self.repo.view()?;
+            mark(&self.repo, &view.index, &self.roots, &Cancel::default())
+        }
+
+        /// What a walk that must fail says; it never names success.
+        fn damage(&self) -> (String, String) {
+            match self.mark() {
+                Err(Error::Damaged { object, how }) => {
+                    assert!(how.contains("nothing was deleted"), "{how}");
+                    (object, how)
+                }
+                Err(other) => panic!("{other}"),
+                Ok(_) => panic!("damage went unnoticed"),
+            }
+        }
+    }
+
+    fn entry(kind: TreeKind, children: Vec<BlobId>) -> TreeEntry {
+        TreeEntry { kind, children, tags: Default::default() }
+    }
+
+    fn tree(worker: &mut Worker, tree: Tree) -> BlobId {
+        worker.store(BlobKind::Tree, &tree.encode()).unwrap()
+    }
+
+    fn directory(worker: &mut Worker, entries: Vec<TreeEntry>) -> BlobId {
+        let meta = worker.store(BlobKind::Meta, b"never read").unwrap();
+        tree(worker, Tree::Stretch { meta, entries })
+    }
+
+    #[test]
+    fn what_is_reachable_is_marked_and_nothing_else() {
+        let mut needed = Vec::new();
+        let mut surplus = Vec::new();
+        let setting = stored(|worker| {
+            let mut blob = |worker: &mut Worker, kind, text: &str| {
+                let id = worker.store(kind, text.as_bytes()).unwrap();
+                needed.push((id, kind));
+                id
+            };
+            let data: Vec<_> = ["a", "b", "c"].map(|text| blob(worker, BlobKind::Data, text)).into();
+            let map = blob(worker, BlobKind::Map, "map");
+            let names = blob(worker, BlobKind::Meta, "names");
+            let part = tree(worker, Tree::Part { map, data: vec![data[2]] });
+            let large = entry(TreeKind::LargeFile, vec![map, part]);
+            let stretches = vec![
+                directory(worker, vec![entry(TreeKind::File, vec![data[0]]), large]),
+                directory(worker, vec![entry(TreeKind::MappedFile, vec![map, data[1]])]),
+            ];
+            let split = tree(worker, Tree::Split { meta: names, stretches: stretches.clone() });
+            let root = directory(worker, vec![entry(TreeKind::Dir, vec![split])]);
+            needed.extend([part, split, root].into_iter().chain(stretches).map(|id| (id, BlobKind::Tree)));
+            surplus.push((worker.store(BlobKind::Data, b"alone").unwrap(), BlobKind::Data));
+            surplus.push((directory(worker, vec![entry(TreeKind::Fifo, vec![])]), BlobKind::Tree));
+            vec![root, root]
+        });
+        let marks = setting.mark().unwrap();
+        assert!(needed.iter().all(|(id, kind)| marks.is_marked(id, *kind)));
+        assert!(!surplus.iter().any(|(id, kind)| marks.is_marked(id, *kind)));
+    }
+
+    #[test]
+    fn a_blob_that_no_segment_lists_stops_it() {
+        let nowhere = BlobId::from_bytes([7; 32]);
+        for kind in [TreeKind::File, TreeKind::Dir] {
+            let setting = stored(|worker| vec![directory(worker, vec![entry(kind, vec![nowhere])])]);
+            assert!(setting.damage().0.contains(&nowhere.to_string()));
+        }
+    }
+
+    #[test]
+    fn a_tree_that_is_none_stops_it() {
+        let setting = stored(|worker| vec![worker.store(BlobKind::Tree, b"junk").unwrap()]);
+        assert!(setting.damage().0.contains(&setting.roots[0].to_string()));
+
+        let setting = stored(|worker| {
+            let map = worker.store(BlobKind::Map, b"map").unwrap();
+            let part = tree(worker, Tree::Part { map, data: Vec::new() });
+            vec![directory(worker, vec![entry(TreeKind::Dir, vec![part])]), part]
+        });
+        let (object, how) = setting.damage();
+        assert!(
+            object.contains(&setting.roots[1].to_string()) && how.contains("named as a directory"),
+            "{object} {how}"
+        );
+    }
+
+    #[test]
+    fn a_tree_deeper_than_any_backup_stops_it() {
+        let setting = stored(|worker| {
+            let mut at = directory(worker, Vec::new());
+            for _ in 0..=DEPTH_MAX {
+                at = directory(worker, vec![entry(TreeKind::Dir, vec![at])]);
+            }
+            vec![at]
+        });
+        assert!(setting.damage().1.contains("deeper"));
+    }
+
+    #[test]
+    fn a_tree_whose_pack_is_gone_stops_it() {
+        let setting = stored(|worker| vec![directory(worker, vec![])]);
+        let view = setting.repo.view().unwrap();
+        let mut found = Vec::new();
+        view.index.lookup(&setting.roots[0], &mut found);
+        let reader = Reader::new(Arc::clone(&setting.repo), Arc::clone(&view.index), 0);
+        let pack = Key::new(reader.pack_key_name(&found[0])).unwrap();
+        setting.repo.bridge().wait(setting.store.delete(&pack)).unwrap();
+        assert!(setting.damage().0.contains(&setting.roots[0].to_string()));
+    }
+
+    #[test]
+    fn it_ends_when_asked_to() {
+        let setting = stored(|worker| vec![directory(worker, vec![])]);
+        let cancel = Cancel::default();
+        cancel.cancel();
+        let view = setting.repo.view().unwrap();
+        let result = mark(&setting.repo, &view.index, &setting.roots, &cancel);
+        assert!(matches!(result, Err(Error::Interrupted)));
     }
 }

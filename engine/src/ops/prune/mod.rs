@@ -25,7 +25,6 @@ use crate::progress::{Cancel, Progress};
 use crate::repo::index::Marks;
 use crate::repo::prune::{Deleted, Done, Look, Pruner};
 use crate::repo::repack::Repack;
-use crate::repo::verdict::Verified;
 use crate::repo::{Repository, View};
 
 pub use facts::{Facts, PackUse, gather, spare};
@@ -77,7 +76,8 @@ pub fn prune(
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<Summary> {
-    let run = Run { repo, who, options, progress, cancel, verified: repo.owners_verdicts()? };
+    let proven = repo.owners_verdicts()?.into_keys().collect();
+    let mut run = Run { repo, who, options, progress, cancel, proven };
     run.prune(&mut rng).map_err(|e| super::reason(cancel, e))
 }
 
@@ -87,11 +87,13 @@ struct Run<'r> {
     options: &'r Options,
     progress: &'r dyn Progress,
     cancel: &'r Cancel,
-    verified: Verified,
+    /// Packs that an owner's check has read whole, and those that this run wrote itself: only in favour of a copy in one of
+    /// them is another given up.
+    proven: HashSet<PackId>,
 }
 
 impl Run<'_> {
-    fn prune(&self, rng: &mut Box<dyn Rng>) -> Result<Summary> {
+    fn prune(&mut self, rng: &mut Box<dyn Rng>) -> Result<Summary> {
         let pruner = Pruner::new(self.repo, self.who, self.options.exclusive)?;
         let mut summary = Summary::default();
         if !self.options.dry_run {
@@ -102,19 +104,20 @@ impl Run<'_> {
         }
         let look = pruner.look()?;
         let live = self.live(&look.view)?;
-        let mut facts =
-            gather(&look.view.index, &live, &self.forgotten(&look.view), &self.is_verified(), self.memory());
+        let mut facts = gather(&look.view.index, &live, &self.forgotten(&look.view), &self.is_proven(), self.memory());
         (facts.unlisted, facts.unlisted_unexplained) = (look.unlisted.clone(), look.unexplained());
+        nothing_needed_is_missing(&facts, &look)?;
         summary.plan = plan_prune(&facts, &self.options.policy);
         self.brake(&summary.plan)?;
         // Records of forgotten snapshots are taken in, and they deleted, even where no pack goes.
-        let nothing = summary.plan.is_empty() && look.view.forgotten.iter().all(|f| f.snapshot.is_none());
+        let nothing = summary.plan.is_empty() && look.view.forgotten.iter().all(|f| f.time.is_none());
         if self.options.dry_run || nothing {
             return Ok(summary);
         }
         if !summary.plan.repack.is_empty() {
             let moved = self.repack(&look, &live, &summary.plan, &mut **rng)?;
             (summary.repacked_packs, summary.repacked_bytes) = (moved.packs, moved.bytes);
+            self.proven.extend(moved.written);
         }
         let generation = pruner.condemn(&look, summary.plan.condemned())?;
         summary.generation = Some(generation);
@@ -126,8 +129,8 @@ impl Run<'_> {
         self.repo.options().memory / 2
     }
 
-    fn is_verified(&self) -> impl Fn(&PackId) -> bool + '_ {
-        |pack| self.verified.contains_key(pack)
+    fn is_proven(&self) -> impl Fn(&PackId) -> bool + '_ {
+        |pack| self.proven.contains(pack)
     }
 
     fn live(&self, view: &View) -> Result<Marks> {
@@ -157,21 +160,21 @@ impl Run<'_> {
 
     fn carry_out(&self, pruner: &Pruner, generation: u64, rng: &mut dyn Rng) -> Result<Done> {
         let mut decide = |view: &View, elsewhere: &HashSet<PackId>, going: &mut HashSet<PackId>| {
-            spare(&view.index, &self.live(view)?, &self.is_verified(), elsewhere, going);
+            spare(&view.index, &self.live(view)?, &self.is_proven(), elsewhere, going);
             Ok(())
         };
         pruner.carry_out(generation, &mut decide, rng, self.cancel)
     }
 
     fn repack(&self, look: &Look, live: &Marks, plan: &Plan, rng: &mut dyn Rng) -> Result<crate::repo::repack::Moved> {
-        let verified = self.is_verified();
+        let proven = self.is_proven();
         let index = &look.view.index;
         let mut repack = Repack::begin(self.repo, self.who, Box::new(split(rng)))?;
         self.progress.expect(plan.repack.len() as u64, plan.counts.repack);
         repack.packs(
             &plan.repack,
             &|id, kind, pack, offset| {
-                live.is_marked(id, kind) && facts::is_kept(index, &verified, id, kind, (pack, offset))
+                live.is_marked(id, kind) && facts::is_kept(index, &proven, id, kind, (pack, offset))
             },
             &|pack| {
                 let object = objects::pack(pack.writer, pack.session, pack.seq, pack.id);
@@ -181,6 +184,17 @@ impl Run<'_> {
             },
         )?;
         repack.commit()
+    }
+}
+
+/// Who prunes a damaged repository might delete what could still have repaired it.
+fn nothing_needed_is_missing(facts: &Facts, look: &Look) -> Result<()> {
+    match facts.packs.iter().find(|p| p.used > 0 && look.missing.contains(&p.at.id)) {
+        None => Ok(()),
+        Some(PackUse { at, .. }) => Err(Error::damaged(
+            objects::pack(at.writer, at.session, at.seq, at.id),
+            "snapshots need it, and it is not in the store as it was written. Nothing was pruned",
+        )),
     }
 }
 

@@ -11,21 +11,22 @@ mod generation;
 mod rebase;
 mod tidy;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::crypto::rng::Rng;
 use crate::crypto::sign::SigningKey;
 use crate::error::{Error, Result};
+use crate::format::blob::PackInfo;
 use crate::format::bundle::Identity;
 use crate::format::config::Use;
 use crate::format::gc::{PackRef, Sweep};
 use crate::format::objects::{self, Parsed};
 use crate::id::{PackId, SessionId, WriterId};
 use crate::progress::Cancel;
-use crate::store::list_all;
+use crate::store::{Listed, StoreError, list_all};
 
-use super::open::Repository;
+use super::open::{Repository, key};
 use super::view::View;
 
 pub use self::tidy::Deleted;
@@ -49,6 +50,8 @@ pub struct Look {
     pub view: View,
     /// Packs that nothing publishes and that no open session has stored, sorted by id.
     pub unlisted: Vec<PackRef>,
+    /// Packs that are published and do not stand in the store with their size.
+    pub missing: HashSet<PackId>,
 }
 
 impl Look {
@@ -74,8 +77,8 @@ pub struct Done {
     pub deleted: Deleted,
 }
 
-/// Which of the condemned packs may go: takes out those that must stay. Told what is committed by now, and which packs other
-/// generations condemn.
+/// Which of the condemned packs may go: takes out those that must stay. Told what is committed by now, and in which packs there are
+/// no copies because other generations condemn them or they are gone.
 pub type Decide<'d> = dyn FnMut(&View, &HashSet<PackId>, &mut HashSet<PackId>) -> Result<()> + 'd;
 
 impl Pruner {
@@ -129,7 +132,30 @@ impl Pruner {
             .collect();
         unlisted.sort_unstable();
         unlisted.dedup_by_key(|p| p.id);
-        Ok(Look { view, unlisted })
+        let missing = self.missing(&view, &packs)?;
+        Ok(Look { view, unlisted, missing })
+    }
+
+    /// Those that a LIST does not show are asked for: they may be younger than it.
+    fn missing(&self, view: &View, packs: &[Listed]) -> Result<HashSet<PackId>> {
+        let mut published: HashMap<PackId, PackInfo> = view.index.packs().map(|p| (p.id, p)).collect();
+        for l in packs {
+            if let Some(Parsed::Pack(.., id)) = objects::parse(l.key.as_str())
+                && published.get(&id).is_some_and(|p| p.size == l.size)
+            {
+                published.remove(&id);
+            }
+        }
+        let mut missing = HashSet::new();
+        for p in published.into_values() {
+            let object = key(objects::pack(p.writer, p.session, p.seq, p.id));
+            match self.repo.bridge.wait(self.repo.store.head(&object)) {
+                Ok(size) if size == p.size => {}
+                Ok(_) | Err(StoreError::NotFound { .. }) => drop(missing.insert(p.id)),
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(missing)
     }
 
     /// What is committed, whatever a LIST leaves out; whole, or nothing may be deleted.
@@ -189,8 +215,11 @@ impl Pruner {
     ) -> Result<Sweep> {
         let pinned = self.pinned()?;
         let claimed = self.claims(generation, &(open | &pinned))?;
-        let elsewhere = self.condemned_elsewhere(generation)?;
+        let mut elsewhere = self.condemned_elsewhere(generation)?;
         let view = self.view(&(open | &pinned))?;
+        // What is not there is no copy either.
+        let packs = self.repo.bridge.wait(list_all(self.repo.store.as_ref(), "pack/"))?;
+        elsewhere.extend(self.missing(&view, &packs)?);
         let mut going: HashSet<PackId> = condemned.iter().map(|p| p.id).filter(|id| !claimed.contains(id)).collect();
         decide(&view, &elsewhere, &mut going)?;
         assert!(going.is_disjoint(&claimed), "nothing that is claimed is given up");

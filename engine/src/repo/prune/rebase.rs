@@ -28,6 +28,8 @@ pub(super) struct Rebased {
     pub newest: NewestBase,
     /// Sessions that had ended without a snapshot before the base was made.
     pub ended: BTreeSet<SessionKey>,
+    /// Sessions whose segments it lists, or others with the same entries.
+    pub folded: BTreeSet<SessionKey>,
     /// Floors of the base before.
     pub floors_before: Vec<(WriterId, u64)>,
     /// Snapshots that it has taken in as forgotten.
@@ -68,6 +70,7 @@ impl Pruner {
             newest.whole()?;
             let done = Rebased {
                 ended: BTreeSet::new(),
+                folded: BTreeSet::new(),
                 floors_before: newest.base.floors.clone(),
                 forgotten: 0,
                 newest: newest.clone(),
@@ -86,6 +89,8 @@ impl Pruner {
             }
             let session = own.expect("it was opened above");
             let unfolded: Vec<&Snapshot> = committed.unfolded(&newest.base).collect();
+            let before = newest.base.snapshots.iter().chain(&newest.base.forgotten);
+            let folded = before.chain(unfolded.iter().map(|s| &s.at)).map(|at| (at.writer, at.session)).collect();
             let dropped = newest.base.dropped.iter().chain(sweep.packs.iter().map(|p| &p.id));
             let mut merge = Merge::new(repo, self.who.id, dropped);
             merge.begin(session);
@@ -106,7 +111,7 @@ impl Pruner {
             above.whole()?;
             if above.base.done.contains(&generation) {
                 let ended = committed.ended.iter().copied().collect();
-                return Ok(Rebased { newest: above, ended, forgotten, ..done });
+                return Ok(Rebased { newest: above, ended, folded, forgotten, ..done });
             }
         }
         Err(Error::Busy("others make bases faster than this prune can; try again later".into()))

@@ -49,7 +49,7 @@ impl Pruner {
         let ended = |session: &SessionKey| {
             rebased.is_some_and(|r| {
                 let below = r.floors_before.iter().any(|(writer, n)| *writer == session.0 && session.1.n < *n);
-                below || r.ended.contains(session)
+                below || r.ended.contains(session) || r.folded.contains(session)
             })
         };
         let mut obsolete = Vec::new();
