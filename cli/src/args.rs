@@ -182,6 +182,8 @@ pub(crate) enum Command {
     Mount(c::mount::MountArgs),
     /// Forget snapshots: those that are named, or those that a policy does not keep
     Forget(Box<c::forget::ForgetArgs>),
+    /// Change the tags of snapshots
+    Tag(c::tag::TagArgs),
     /// Verify the repository, and tell which snapshots and files damage hurts
     Check(c::check::CheckArgs),
     /// Manage keys

@@ -132,6 +132,8 @@ fn output_is_what_the_schemas_say() {
         ("cache", &["cache"]),
         ("init", &["init", "-r", "other", "--key-out", "o.key"]),
         ("snapshots", &["snapshots", "--key-file", "w.key"]),
+        ("tag", &["tag", "latest", "--add", "u"]),
+        ("tag", &["tag", "--set", "v", "-n"]),
         ("forget", &["forget", "--keep-daily", "1", "--keep-tag", "t", "--dry-run"]),
         ("forget", &["forget", "latest", "-n"]),
         ("forget", &["forget"]),

@@ -20,6 +20,7 @@ pub(crate) mod policy;
 pub(crate) mod restore;
 pub(crate) mod snapshots;
 pub(crate) mod stats;
+pub(crate) mod tag;
 pub(crate) mod version;
 
 use anyhow::Result;
@@ -42,6 +43,7 @@ pub(crate) fn run(parsed: Parsed) -> Result<Outcome> {
         Command::Backup(args) => backup::run(&context, &args),
         Command::Snapshots(args) => snapshots::run(&context, &args),
         Command::Forget(args) => forget::run(&context, &args),
+        Command::Tag(args) => tag::run(&context, &args),
         Command::Ls(args) => ls::run(&context, &args),
         Command::Find(args) => find::run(&context, &args),
         Command::Diff(args) => diff::run(&context, &args),

@@ -15,3 +15,4 @@ mod prunes;
 mod races;
 mod shapes;
 mod source;
+mod tags;
