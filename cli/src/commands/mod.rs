@@ -7,6 +7,7 @@ pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod diff;
 pub(crate) mod dump;
+mod edit;
 pub(crate) mod find;
 pub(crate) mod forget;
 pub(crate) mod init;
@@ -18,6 +19,7 @@ pub(crate) mod man;
 pub(crate) mod mount;
 pub(crate) mod policy;
 pub(crate) mod restore;
+pub(crate) mod rewrite;
 pub(crate) mod snapshots;
 pub(crate) mod stats;
 pub(crate) mod tag;
@@ -44,6 +46,7 @@ pub(crate) fn run(parsed: Parsed) -> Result<Outcome> {
         Command::Snapshots(args) => snapshots::run(&context, &args),
         Command::Forget(args) => forget::run(&context, &args),
         Command::Tag(args) => tag::run(&context, &args),
+        Command::Rewrite(args) => rewrite::run(&context, &args),
         Command::Ls(args) => ls::run(&context, &args),
         Command::Find(args) => find::run(&context, &args),
         Command::Diff(args) => diff::run(&context, &args),

@@ -2,21 +2,21 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Args;
 use copal_engine::crypto::rng::SystemRng;
+use copal_engine::ops::Edited;
 use copal_engine::ops::tag::{Change, tag};
-use copal_engine::ops::{Edited, may_edit};
-use copal_engine::repo::Committed;
 use serde_json::json;
 
+use super::edit::edit;
 use crate::errors::{Outcome, usage};
 use crate::open::Context;
 use crate::output::{lossy, shown};
-use crate::progress::Shown;
-use crate::select::{Filter, choose};
+use crate::select::Filter;
+
+const VERB: (&str, &str) = ("tag", "change the tags of snapshots");
 
 /// Flags of `tag`.
 #[derive(Debug, Args)]
@@ -66,30 +66,11 @@ pub(crate) fn labels(lists: &[OsString]) -> Vec<Vec<u8>> {
 /// Changes tags.
 pub(crate) fn run(context: &Context, args: &TagArgs) -> Result<Outcome> {
     let change = args.change()?;
-    let mut repo = context.repository()?;
-    may_edit(&repo, "change the tags of snapshots")?;
-    let who = repo.identity(&mut SystemRng)?;
-    let repo = Arc::new(repo);
-    let Committed { snapshots, forgotten, problems } = repo.committed()?;
-    problems.iter().for_each(|p| context.out.warn(p.to_string()));
-    let mut chosen = choose(&snapshots, &forgotten, &args.ids, &args.filter)?;
-    chosen.sort_by_key(|s| (s.graph.time, s.at));
-    chosen.dedup_by_key(|s| s.at);
-    context.catch_interrupts()?;
-    let shown = Shown::start(context, "tag");
-    let mut count = 0_u64;
-    let mut printed = Ok(());
-    let mut each = |edited: &Edited| {
-        count += 1;
-        printed = std::mem::replace(&mut printed, Ok(())).and_then(|()| print(context, edited));
-    };
-    let watched = (shown.progress(), &*context.cancel);
-    let done = tag(&repo, &who, Box::new(SystemRng), &chosen, &change, args.dry_run, watched, &mut each);
-    let unchanged = shown.finish();
-    done?;
-    printed?;
+    let (count, problems) = edit(context, VERB, (&args.ids, &args.filter), print, |of, done| {
+        tag(of.repo, of.who, Box::new(SystemRng), of.chosen, &change, args.dry_run, of.watched, done)
+    })?;
     tell(context, args, count)?;
-    Ok(Outcome::of_problems(unchanged.count + problems.len() as u64))
+    Ok(Outcome::of_problems(problems))
 }
 
 fn print(context: &Context, edited: &Edited) -> Result<()> {

@@ -6,6 +6,7 @@ pub mod diff;
 pub mod find;
 pub mod forget;
 pub mod restore;
+pub mod rewrite;
 pub mod stats;
 pub mod tag;
 pub mod vfs;
