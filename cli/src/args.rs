@@ -184,6 +184,10 @@ pub(crate) enum Command {
     Forget(Box<c::forget::ForgetArgs>),
     /// Give back the space of what no snapshot needs any more
     Prune(c::prune::PruneArgs),
+    /// Change the tags of snapshots
+    Tag(c::tag::TagArgs),
+    /// Leave files out of snapshots, or change their host or time
+    Rewrite(c::rewrite::RewriteArgs),
     /// Verify the repository, and tell which snapshots and files damage hurts
     Check(c::check::CheckArgs),
     /// Manage keys

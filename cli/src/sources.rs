@@ -19,21 +19,29 @@ use crate::open::Context;
 use crate::place::variable;
 use crate::size;
 
+/// Patterns of paths to leave out.
+#[derive(Debug, Args)]
+pub(crate) struct PatternArgs {
+    /// Leave out what matches (may be given several times)
+    #[arg(short, long, value_name = "PATTERN")]
+    exclude: Vec<OsString>,
+    /// The same, upper and lower case alike
+    #[arg(long, value_name = "PATTERN")]
+    iexclude: Vec<OsString>,
+    /// Read such patterns from a file
+    #[arg(long, value_name = "FILE")]
+    exclude_file: Vec<PathBuf>,
+    /// The same, upper and lower case alike
+    #[arg(long, value_name = "FILE")]
+    iexclude_file: Vec<PathBuf>,
+}
+
 /// What to leave out.
 #[derive(Debug, Args)]
 pub(crate) struct ExcludeArgs {
-    /// Leave out what matches (may be given several times)
-    #[arg(short, long, value_name = "PATTERN")]
-    pub(crate) exclude: Vec<OsString>,
-    /// The same, upper and lower case alike
-    #[arg(long, value_name = "PATTERN")]
-    pub(crate) iexclude: Vec<OsString>,
-    /// Read such patterns from a file
-    #[arg(long, value_name = "FILE")]
-    pub(crate) exclude_file: Vec<PathBuf>,
-    /// The same, upper and lower case alike
-    #[arg(long, value_name = "FILE")]
-    pub(crate) iexclude_file: Vec<PathBuf>,
+    /// By paths.
+    #[command(flatten)]
+    patterns: PatternArgs,
     /// Leave out what is in directories with a CACHEDIR.TAG
     #[arg(long)]
     pub(crate) exclude_caches: bool,
@@ -89,21 +97,41 @@ fn read_list(path: &Path) -> Result<Vec<u8>> {
     read.with_context(|| format!("cannot read the list {}", path.display()))
 }
 
-impl ExcludeArgs {
-    /// All of them in one predicate.
-    pub(crate) fn compile(&self) -> Result<Exclude> {
+impl PatternArgs {
+    fn options(&self) -> Result<ExcludeOptions> {
         let bytes = |texts: &[OsString]| texts.iter().map(|t| t.clone().into_vec()).collect::<Vec<_>>();
         let mut options = ExcludeOptions {
             patterns: bytes(&self.exclude),
             patterns_any_case: bytes(&self.iexclude),
-            caches: self.exclude_caches,
-            if_present: bytes(&self.exclude_if_present),
-            larger_than: self.exclude_larger_than,
+            ..ExcludeOptions::default()
         };
         options.patterns.extend(read_patterns(&self.exclude_file)?);
         options.patterns_any_case.extend(read_patterns(&self.iexclude_file)?);
-        Exclude::new(&options).map_err(|e| usage(crate::errors::text(&e.into())))
+        Ok(options)
     }
+
+    /// All of them in one predicate; `None` where there is none.
+    pub(crate) fn compile(&self) -> Result<Option<Exclude>> {
+        let options = self.options()?;
+        let none = options.patterns.is_empty() && options.patterns_any_case.is_empty();
+        if none { Ok(None) } else { compile(&options).map(Some) }
+    }
+}
+
+impl ExcludeArgs {
+    /// All of them in one predicate.
+    pub(crate) fn compile(&self) -> Result<Exclude> {
+        compile(&ExcludeOptions {
+            caches: self.exclude_caches,
+            if_present: self.exclude_if_present.iter().map(|t| t.clone().into_vec()).collect(),
+            larger_than: self.exclude_larger_than,
+            ..self.patterns.options()?
+        })
+    }
+}
+
+fn compile(options: &ExcludeOptions) -> Result<Exclude> {
+    Exclude::new(options).map_err(|e| usage(crate::errors::text(&e.into())))
 }
 
 /// The patterns in files, with variables of the environment replaced.

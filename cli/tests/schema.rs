@@ -132,6 +132,10 @@ fn output_is_what_the_schemas_say() {
         ("cache", &["cache"]),
         ("init", &["init", "-r", "other", "--key-out", "o.key"]),
         ("snapshots", &["snapshots", "--key-file", "w.key"]),
+        ("tag", &["tag", "latest", "--add", "u"]),
+        ("tag", &["tag", "--set", "v", "-n"]),
+        ("rewrite", &["rewrite", "--exclude", "deep.c", "-n"]),
+        ("rewrite", &["rewrite", "latest", "--exclude", "deep.c", "--forget"]),
         ("forget", &["forget", "--keep-daily", "1", "--keep-tag", "t", "--dry-run"]),
         ("forget", &["forget", "latest", "-n"]),
         ("forget", &["forget"]),
@@ -148,6 +152,10 @@ fn output_is_what_the_schemas_say() {
     assert_lines("key", &revoked.out, &mut seen);
     let slot = place.json(&["key", "list"])["slots"][0]["id"].as_str().unwrap().to_owned();
     assert_lines("key", &place.ok(&["key", "remove", &slot, "--json"]).out, &mut seen);
+    let refused = place.run(&["rewrite", "--exclude", "*", "--json"]);
+    assert_eq!(refused.code, 3);
+    assert_lines("rewrite", &refused.out, &mut seen);
+    assert_lines("rewrite", &refused.err, &mut seen);
     let failed = place.run(&["ls", "nope", "--json"]);
     assert_lines("exit-error", &failed.err, &mut seen);
     fs::set_permissions(place.path("src/a.txt"), std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();

@@ -16,6 +16,7 @@ use copal_engine::source::raise_open_files_limit;
 use serde_json::json;
 
 use super::init::open_or_make_default;
+use super::tag::labels;
 use super::version::PROGRAM;
 use crate::errors::Outcome;
 use crate::open::Context;
@@ -116,8 +117,6 @@ fn now() -> Timestamp {
 
 fn options(context: &Context, args: &BackupArgs) -> Result<Options> {
     let (paths, stream) = sources(context, args)?;
-    let split = |list: &OsString| list.as_bytes().split(|&b| b == b',').map(<[u8]>::to_vec).collect::<Vec<_>>();
-    let labels = args.tag.iter().flat_map(split).filter(|tag| !tag.is_empty()).collect();
     let id = rustix::process::getuid().as_raw();
     Ok(Options {
         paths,
@@ -125,7 +124,7 @@ fn options(context: &Context, args: &BackupArgs) -> Result<Options> {
         as_path: args.as_path.clone(),
         host: args.host.as_ref().map_or_else(hostname, |h| h.as_bytes().to_vec()),
         user: (user_name(), id, rustix::process::getgid().as_raw()),
-        labels,
+        labels: labels(&args.tag),
         time: args.time,
         exclude: args.exclude.compile()?,
         one_file_system: args.one_file_system,

@@ -7,6 +7,7 @@ pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod diff;
 pub(crate) mod dump;
+mod edit;
 pub(crate) mod find;
 pub(crate) mod forget;
 pub(crate) mod init;
@@ -19,8 +20,10 @@ pub(crate) mod mount;
 pub(crate) mod policy;
 pub(crate) mod prune;
 pub(crate) mod restore;
+pub(crate) mod rewrite;
 pub(crate) mod snapshots;
 pub(crate) mod stats;
+pub(crate) mod tag;
 pub(crate) mod version;
 
 use anyhow::Result;
@@ -44,6 +47,8 @@ pub(crate) fn run(parsed: Parsed) -> Result<Outcome> {
         Command::Snapshots(args) => snapshots::run(&context, &args),
         Command::Forget(args) => forget::run(&context, &args),
         Command::Prune(args) => prune::run(&context, &args),
+        Command::Tag(args) => tag::run(&context, &args),
+        Command::Rewrite(args) => rewrite::run(&context, &args),
         Command::Ls(args) => ls::run(&context, &args),
         Command::Find(args) => find::run(&context, &args),
         Command::Diff(args) => diff::run(&context, &args),

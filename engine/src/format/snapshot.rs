@@ -10,7 +10,7 @@ use crate::crypto::sign::{SIGNATURE_LEN, SigningKey, VerifyingKey};
 use crate::id::{BlobId, ObjectHash, RepositoryId, SegmentId, SessionId, SnapshotId, WriterId};
 
 use super::codec::{Malformed, Reader, Result, Writer};
-use super::keys::{GraphKeys, SUITE};
+use super::keys::{ContentIds, GraphKeys, SUITE};
 use super::node::Timestamp;
 use super::objects;
 use super::seal::{self, Place};
@@ -269,6 +269,29 @@ pub(super) fn read_ref(r: &mut Reader<'_>) -> Result<SnapshotRef> {
 }
 
 impl GraphPart {
+    /// Of a snapshot that users see, with what stands for `names`; nothing before it, and nothing published yet.
+    pub fn whole(ids: &ContentIds, names: &NamesPart, root: BlobId, time: Timestamp) -> Self {
+        Self {
+            kind: SnapshotKind::Whole,
+            time,
+            epoch: 0,
+            root: Some(root),
+            source: ids.source(&names.host, &names.paths),
+            host: ids.label("host", &names.host),
+            paths: names.paths.iter().map(|p| ids.label("path", p)).collect(),
+            labels: names.labels.iter().map(|l| ids.label("label", l)).collect(),
+            previous: None,
+            original: None,
+            run: None,
+            parts: Vec::new(),
+            view: View::default(),
+            segments: Vec::new(),
+            packs: 0,
+            pack_bytes: 0,
+            inline: None,
+        }
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
         let hash = |w: &mut Writer, h: &[u8; 32]| {

@@ -171,12 +171,13 @@ impl Session {
         }
     }
 
-    /// The writer's own last snapshot of a source: what its unchanged files are taken from.
+    /// The writer's own last snapshot of a source: what its unchanged files are taken from. The latest in time, for an edited
+    /// copy of an old one is made later; but where both stand the original, which has no less.
     pub fn last_of_source(&self, source: &[u8; 32]) -> Option<&Snapshot> {
         let own = |s: &&Snapshot| {
             s.at.writer == self.keys.writer && s.graph.source == *source && s.graph.kind == SnapshotKind::Whole
         };
-        self.view.snapshots.iter().filter(own).max_by_key(|s| s.at.session)
+        self.view.snapshots.iter().filter(own).max_by_key(|s| (s.graph.time, s.graph.original.is_none(), s.at.session))
     }
 
     /// Ends without a snapshot; the first failure, if anything has failed. What is complete is still stored, so that the

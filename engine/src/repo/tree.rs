@@ -25,6 +25,12 @@ pub struct Node {
     pub children: Vec<BlobId>,
 }
 
+impl From<(MetaEntry, TreeEntry)> for Node {
+    fn from((meta, entry): (MetaEntry, TreeEntry)) -> Self {
+        Self { name: meta.name, metadata: meta.metadata, kind: entry.kind, children: entry.children }
+    }
+}
+
 impl Node {
     /// The tree of a directory.
     pub fn tree(&self) -> Option<BlobId> {
@@ -55,27 +61,37 @@ fn unfit(id: &BlobId, how: &str) -> Error {
     Error::damaged(format!("directory {}", id.short()), how)
 }
 
+/// The entries of a stretch as they are stored, in order of names; of each the two kinds of halves fit each other.
+pub type Stretch = Vec<(MetaEntry, TreeEntry)>;
+
 impl Reader {
-    /// Calls `each` with every entry of the directory `tree`, in order of names; one stretch is in memory at a time.
-    pub fn each_entry(&self, tree: &BlobId, each: &mut dyn FnMut(Node) -> Result<()>) -> Result<()> {
+    /// Calls `each` with every stretch of the directory `tree`, in order of names; one is in memory at a time.
+    pub fn each_stretch(&self, tree: &BlobId, each: &mut dyn FnMut(Stretch) -> Result<()>) -> Result<()> {
         match self.tree(tree)? {
-            Tree::Stretch { meta, entries } => self.stretch(tree, &meta, entries)?.into_iter().try_for_each(each),
+            Tree::Stretch { meta, entries } => each(self.stretch(tree, &meta, entries)?),
             Tree::Split { meta, stretches } => {
                 self.split_names(tree, &meta, stretches.len())?;
                 let mut last: Option<Vec<u8>> = None;
-                for stretch in &stretches {
-                    for node in self.one_stretch(stretch)? {
-                        if last.as_ref().is_some_and(|last| *last >= node.name) {
-                            return Err(unfit(tree, "its stretches are not in order"));
-                        }
-                        last = Some(node.name.clone());
-                        each(node)?;
+                for id in &stretches {
+                    let stretch = self.stored_stretch(id)?;
+                    let ends = |entry: Option<&(MetaEntry, TreeEntry)>| entry.map(|(meta, _)| meta.name.clone());
+                    if let (Some(last), Some(first)) = (&last, ends(stretch.first()))
+                        && *last >= first
+                    {
+                        return Err(unfit(tree, "its stretches are not in order"));
                     }
+                    last = ends(stretch.last()).or(last);
+                    each(stretch)?;
                 }
                 Ok(())
             }
             Tree::Part { .. } => Err(unfit(tree, "it is a part of a file")),
         }
+    }
+
+    /// Calls `each` with every entry of the directory `tree`, in order of names; one stretch is in memory at a time.
+    pub fn each_entry(&self, tree: &BlobId, each: &mut dyn FnMut(Node) -> Result<()>) -> Result<()> {
+        self.each_stretch(tree, &mut |stretch| stretch.into_iter().map(Node::from).try_for_each(&mut *each))
     }
 
     /// All entries of a directory at once: for small ones and tests.
@@ -102,6 +118,10 @@ impl Reader {
 
     /// The entries of one stretch, in order of names.
     pub fn one_stretch(&self, id: &BlobId) -> Result<Vec<Node>> {
+        Ok(self.stored_stretch(id)?.into_iter().map(Node::from).collect())
+    }
+
+    fn stored_stretch(&self, id: &BlobId) -> Result<Stretch> {
         match self.tree(id)? {
             Tree::Stretch { meta, entries } => self.stretch(id, &meta, entries),
             _ => Err(unfit(id, "it is no stretch of a directory")),
@@ -115,14 +135,18 @@ impl Reader {
         }
     }
 
-    fn stretch(&self, tree: &BlobId, meta: &BlobId, entries: Vec<TreeEntry>) -> Result<Vec<Node>> {
+    fn stretch(&self, tree: &BlobId, meta: &BlobId, entries: Vec<TreeEntry>) -> Result<Stretch> {
         let Meta::Stretch(metas) = self.meta(meta)? else {
             return Err(unfit(tree, "its names are those of a directory of stretches"));
         };
         if metas.len() != entries.len() {
             return Err(unfit(tree, "it has not as many names as entries"));
         }
-        metas.into_iter().zip(entries).map(|(m, e)| node(tree, m, e)).collect()
+        let stretch: Stretch = metas.into_iter().zip(entries).collect();
+        match stretch.iter().all(|(meta, entry)| entry.kind.fits(&meta.metadata.kind)) {
+            true => Ok(stretch),
+            false => Err(unfit(tree, "an entry is one thing in its names and another in its tree")),
+        }
     }
 
     /// The entry `name` of a directory.
@@ -216,11 +240,4 @@ fn check_size(file: &Node, map: &Map, size: u64) -> Result<()> {
 
 fn unfit_file(file: &Node, how: &str) -> Error {
     Error::damaged(format!("file {}", String::from_utf8_lossy(&file.name)), how)
-}
-
-fn node(tree: &BlobId, meta: MetaEntry, entry: TreeEntry) -> Result<Node> {
-    if !entry.kind.fits(&meta.metadata.kind) {
-        return Err(unfit(tree, "an entry is one thing in its names and another in its tree"));
-    }
-    Ok(Node { name: meta.name, metadata: meta.metadata, kind: entry.kind, children: entry.children })
 }

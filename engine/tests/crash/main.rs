@@ -14,5 +14,7 @@ mod hooked;
 mod init;
 mod prunes;
 mod races;
+mod rewrites;
 mod shapes;
 mod source;
+mod tags;

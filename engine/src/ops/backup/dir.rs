@@ -3,24 +3,23 @@
 use rayon::prelude::*;
 
 use crate::error::Result;
-use crate::format::blob::{BlobKind, RAW_BYTES_MAX};
-use crate::format::meta::{Meta, MetaEntry};
+use crate::format::meta::MetaEntry;
 use crate::format::node::{Metadata, NodeKind, Timestamp};
-use crate::format::tree::{DEPTH_MAX, STRETCH_ENTRIES_MAX, Tagger, Tags, Tree, TreeEntry, TreeKind, ends_stretch};
+use crate::format::tree::{DEPTH_MAX, STRETCH_ENTRIES_MAX, Tagger, Tags, TreeEntry, TreeKind, ends_stretch};
 use crate::id::BlobId;
 use crate::progress::ProblemKind;
+use crate::repo::content::{self, Content};
+use crate::repo::directory::{self, META_BYTES, meta_bytes};
+use crate::repo::parent::{OldDir, Place, same};
+use crate::repo::rely;
+use crate::repo::save::Failed;
 use crate::source::{self, Change, Dir, Kind, Note, Stat};
 
 use super::Walk;
-use super::file::{Content, Failed};
-use super::parent::{OldDir, Place, same};
 use super::plan::{Plan, Stream};
 
 /// Entries that are looked at together.
 const BLOCK: usize = 1024;
-
-/// Attributes of a stretch, in bytes, from which on it is stored as several: a blob cannot hold any number.
-const META_BYTES: usize = RAW_BYTES_MAX as usize / 2;
 
 /// Where an entry comes from.
 #[derive(Clone, Copy)]
@@ -97,11 +96,12 @@ impl<'w> Walk<'w> {
         depth: usize,
         old: Option<BlobId>,
     ) -> Result<BlobId> {
-        let tagger = Tagger(self.session.content_ids().directory(&self.source, path));
+        let tagger = Tagger(self.saver.session().content_ids().directory(&self.source, path));
         let old_tree = old;
         let old = old.and_then(|id| OldDir::load(&self.reader, &id));
         let here = Here { path, depth, tagger, old };
-        let mut stretches = Stretches { walk: self, here: &here, open: Vec::new(), finished: Vec::new() };
+        let builder = directory::Builder::new(&self.saver);
+        let mut stretches = Stretches { walk: self, here: &here, open: Vec::new(), builder };
         let mut names = names.peekable();
         while names.peek().is_some() {
             let block: Vec<Name<'n>> = names.by_ref().take(BLOCK).collect();
@@ -120,7 +120,7 @@ impl<'w> Walk<'w> {
 
     /// Looks at one entry, stores its content, and says what it is; `None`: left out.
     fn save_entry<'n>(&self, here: &Here<'_>, name: Name<'n>) -> Result<Option<Done<'n>>> {
-        self.check_cancel()?;
+        self.saver.check_cancel()?;
         let path = here.path_of(name.name);
         let stat = match name.from {
             From::Plan(Plan::Stream(stream)) => return self.save_stdin(here, name, stream).map(Some),
@@ -233,7 +233,7 @@ impl<'w> Walk<'w> {
         let unchanged = self.unchanged(old.as_ref(), &tags);
         if let Some((_, old)) = old
             && self.is_same(&old.tags, &tags)
-            && self.is_stored(&old)
+            && rely::has_file(self.saver.session(), &self.reader, &old)
         {
             self.tally.file(2, stat.size);
             self.progress.advance(1, stat.size);
@@ -251,7 +251,7 @@ impl<'w> Walk<'w> {
         };
         let (content, metadata, change) = match read {
             Ok(read) => read,
-            Err(Failed::Backup(e)) => return Err(e),
+            Err(Failed::Store(e)) => return Err(e),
             Err(Failed::Source(e)) => {
                 self.problem(ProblemKind::Unreadable, path, format!("left out: {e}"));
                 return Ok(None);
@@ -289,16 +289,16 @@ impl<'w> Walk<'w> {
     }
 
     fn save_stdin<'n>(&self, here: &Here<'_>, name: Name<'n>, stream: &Stream) -> Result<Done<'n>> {
-        let mut content = super::file::Builder::default();
+        let mut content = content::Builder::default();
         let path = here.path_of(name.name);
         self.progress.start(path_of(&path));
         let mut reader = stream.reader.lock().expect("no panic while held");
-        match self.save_stream(&mut **reader, &mut content) {
+        match self.saver.save_stream(&mut **reader, &mut content) {
             Ok(_) => {}
-            Err(Failed::Backup(e)) => return Err(e),
+            Err(Failed::Store(e)) => return Err(e),
             Err(Failed::Source(e)) => return Err(crate::error::Error::io("read", path_of(&path), e)),
         }
-        let content = content.finish(self)?;
+        let content = content.finish(&self.saver)?;
         self.tally.file(0, content.size);
         self.progress.advance(1, 0);
         let tags = Tags { name: here.tagger.name(name.name, 0), ..Tags::default() };
@@ -306,18 +306,6 @@ impl<'w> Walk<'w> {
         let entry = TreeEntry { kind: content.kind, children: content.children, tags };
         let metadata = Some(stream.metadata(self.source_options.now));
         Ok(Done { name: name.name, from: name.from, stat: None, entry, unchanged: None, metadata, size })
-    }
-
-    /// Whether everything that an unchanged file is made of is in the view (W3).
-    fn is_stored(&self, file: &TreeEntry) -> bool {
-        let has_all = |ids: &[BlobId]| ids.iter().all(|id| self.session.has(id));
-        let parts_have_all = || {
-            file.children[1..].iter().all(|part| match self.reader.tree(part) {
-                Ok(tree) => tree.children().all(|id| self.session.has(&id)),
-                Err(_) => false,
-            })
-        };
-        has_all(&file.children) && (file.kind != TreeKind::LargeFile || parts_have_all())
     }
 
     fn notes(&self, path: &[u8], notes: Vec<Note>) {
@@ -356,21 +344,15 @@ impl<'w> Walk<'w> {
 }
 
 impl Walk<'_> {
-    /// How many bytes an entry takes in a meta blob, generously. Extended attributes that no blob could hold are left out.
-    fn bounded(&self, here: &Here<'_>, name: &[u8], metadata: &mut Metadata) -> usize {
-        let target = match &metadata.kind {
-            NodeKind::Symlink { target } => target.len(),
-            _ => 0,
-        };
-        let plain = 300 + name.len() + target + metadata.user.len() + metadata.group.len();
-        let xattrs: usize = metadata.xattrs.iter().map(|x| 16 + x.name.len() + x.value.len()).sum();
+    /// Extended attributes that no blob could hold are left out.
+    fn bounded(&self, here: &Here<'_>, name: &[u8], metadata: &mut Metadata) {
+        let (plain, xattrs) = meta_bytes(name, metadata);
         if plain + xattrs <= META_BYTES {
-            return plain + xattrs;
+            return;
         }
         metadata.xattrs.clear();
         let how = format!("has {xattrs} bytes of extended attributes, more than can be stored; none of them is");
         self.problem(ProblemKind::Attribute, &here.path_of(name), how);
-        plain
     }
 }
 
@@ -379,8 +361,7 @@ struct Stretches<'a, 'w, 'n> {
     walk: &'a Walk<'w>,
     here: &'a Here<'a>,
     open: Vec<Done<'n>>,
-    /// First name and tree.
-    finished: Vec<(Vec<u8>, BlobId)>,
+    builder: directory::Builder<'a, 'w>,
 }
 
 impl<'n> Stretches<'_, '_, 'n> {
@@ -393,36 +374,18 @@ impl<'n> Stretches<'_, '_, 'n> {
     fn end_stretch(&mut self) -> Result<()> {
         let mut entries = std::mem::take(&mut self.open);
         if let Some(meta) = self.kept_meta(&entries) {
-            return self.store(meta, entries);
+            let first = entries[0].name.to_vec();
+            return self.builder.keep(first, meta, entries.into_iter().map(|done| done.entry).collect());
         }
         let (walk, here) = (self.walk, self.here);
         let metas: Vec<Option<Metadata>> =
             entries.par_iter_mut().with_min_len(64).map(|done| walk.metadata(here, done)).collect();
-        let (mut named, mut kept, mut bytes) = (Vec::new(), Vec::new(), 0);
         for (done, metadata) in entries.into_iter().zip(metas) {
             let Some(mut metadata) = metadata else { continue };
-            let more = walk.bounded(here, done.name, &mut metadata);
-            if bytes + more > META_BYTES {
-                self.store_piece(std::mem::take(&mut named), std::mem::take(&mut kept))?;
-                bytes = 0;
-            }
-            bytes += more;
-            named.push(MetaEntry { name: done.name.to_vec(), metadata });
-            kept.push(done);
+            walk.bounded(here, done.name, &mut metadata);
+            self.builder.push(MetaEntry { name: done.name.to_vec(), metadata }, done.entry)?;
         }
-        self.store_piece(named, kept)
-    }
-
-    fn store_piece(&mut self, named: Vec<MetaEntry>, entries: Vec<Done<'n>>) -> Result<()> {
-        let meta = self.walk.store(BlobKind::Meta, &Meta::Stretch(named).encode())?;
-        self.store(meta, entries)
-    }
-
-    fn store(&mut self, meta: BlobId, entries: Vec<Done<'n>>) -> Result<()> {
-        let first = entries.first().map_or_else(Vec::new, |done| done.name.to_vec());
-        let tree = Tree::Stretch { meta, entries: entries.into_iter().map(|done| done.entry).collect() };
-        self.finished.push((first, self.walk.store(BlobKind::Tree, &tree.encode())?));
-        Ok(())
+        self.builder.end_stretch()
     }
 
     /// The meta of the parent's stretch, if that has just these entries and none changed.
@@ -431,24 +394,12 @@ impl<'n> Stretches<'_, '_, 'n> {
         let (meta, count) = self.here.old.as_ref()?.meta(stretch);
         let all_there = entries.len() == count
             && entries.iter().enumerate().all(|(n, done)| done.unchanged == Some((stretch, n as u16)));
-        (all_there && self.walk.session.has(&meta)).then_some(meta)
+        (all_there && self.walk.saver.session().has(&meta)).then_some(meta)
     }
 
     fn finish(mut self) -> Result<BlobId> {
-        if !self.open.is_empty() || self.finished.is_empty() {
-            self.end_stretch()?;
-        }
-        // Entries that vanished may have left stretches without any.
-        let empty = self.finished[0].1;
-        let (names, stretches): (Vec<_>, Vec<_>) =
-            self.finished.into_iter().filter(|(first, _)| !first.is_empty()).unzip();
-        match stretches[..] {
-            [] => return Ok(empty),
-            [tree] => return Ok(tree),
-            _ => {}
-        }
-        let meta = self.walk.store(BlobKind::Meta, &Meta::Split(names).encode())?;
-        self.walk.store(BlobKind::Tree, &Tree::Split { meta, stretches }.encode())
+        self.end_stretch()?;
+        self.builder.finish()
     }
 }
 

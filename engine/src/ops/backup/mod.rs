@@ -11,31 +11,28 @@
 
 mod dir;
 mod file;
-mod parent;
 mod plan;
 
 use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use crate::chunker::{Chunker, Params, Table};
 use crate::compress::Level;
 use crate::crypto::rng::{Rng, split};
 use crate::error::{Error, Result};
-use crate::format::blob::BlobKind;
 use crate::format::bundle::Identity;
 use crate::format::node::Timestamp;
-use crate::format::snapshot::{
-    Counts, GraphPart, LABELS_MAX, NamesPart, PATHS_MAX, PROBLEMS_MAX, SnapshotKind, StoredProblem,
-};
+use crate::format::snapshot::{Counts, GraphPart, LABELS_MAX, NamesPart, PATHS_MAX, PROBLEMS_MAX, StoredProblem};
 use crate::id::{BlobId, SnapshotId};
-use crate::ops::reason;
+use crate::ops::{persist, pool};
 use crate::progress::{Cancel, Problem, ProblemKind, Progress};
+use crate::repo::content::Content;
 use crate::repo::init::now;
-use crate::repo::session::{Session, Stored, Worker};
+use crate::repo::save::Saver;
+use crate::repo::session::{Session, Stored};
 use crate::repo::{Reader, Repository, Snapshot};
 use crate::source::exclude::Exclude;
 use crate::source::{self, Stat, Target};
@@ -133,12 +130,6 @@ pub struct Summary {
     pub time: Timestamp,
 }
 
-/// Stack of the threads that walk: a directory takes a few kilobytes, and they may be [`DEPTH_MAX`](crate::format::tree::DEPTH_MAX) deep. It is only
-/// reserved; what is not used takes no memory.
-const STACK_BYTES: usize = 256 << 20;
-/// Sessions of one backup, if each is ended by others.
-const ATTEMPTS: usize = 4;
-
 /// Backs up. Blocks until the snapshot is durable; call it from a plain thread.
 ///
 /// A session that maintenance has ended, or whose packs the store has lost, is followed by another, which adopts what is there.
@@ -154,14 +145,8 @@ pub fn backup(
     cancel: &Cancel,
 ) -> Result<Summary> {
     // What came through a pipe cannot be read again.
-    let attempts = if options.stream.lock().expect("no panic while held").is_some() { 1 } else { ATTEMPTS };
-    for _ in 1..attempts {
-        match one_session(repo, who, &mut *rng, options, progress, cancel) {
-            Err(Error::Fenced(how)) if !cancel.is_canceled() => tracing::warn!("the backup starts over: {how}"),
-            done => return done.map_err(|e| reason(cancel, e)),
-        }
-    }
-    one_session(repo, who, &mut *rng, options, progress, cancel).map_err(|e| reason(cancel, e))
+    let again = options.stream.lock().expect("no panic while held").is_none();
+    persist(again, cancel, "the backup", || one_session(repo, who, &mut *rng, options, progress, cancel))
 }
 
 fn one_session(
@@ -188,18 +173,14 @@ fn one_session(
     let old_root = parent.as_ref().and_then(|p| p.graph.root);
 
     let threads = repo.options().threads.max(1);
-    let walk = Walk::new(&session, options, source_options, source, threads, progress, cancel)?;
+    let saver = Saver::new(&session, threads, progress, cancel)?;
+    let walk = Walk::new(saver, options, source_options, source);
     for problem in &session.view().problems {
         walk.tally.problem(problem.clone(), progress);
     }
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .stack_size(STACK_BYTES)
-        .thread_name(|n| format!("copal-{n}"))
-        .build()
-        .map_err(|e| Error::Invalid(format!("cannot start {threads} threads: {e}")))?;
+    let pool = pool(threads)?;
     let walked = pool.install(|| walk.save_plan(&plan, b"", 0, old_root));
-    let root = match walked.and_then(|root| walk.flush().map(|()| root)) {
+    let root = match walked.and_then(|root| walk.saver.flush().map(|()| root)) {
         Ok(root) => root,
         Err(e) => {
             drop(walk);
@@ -222,39 +203,25 @@ fn one_session(
         summary.counts.millis = begun.elapsed().as_millis() as u64;
         return Ok(summary);
     }
-    let ids = session.content_ids();
-    let mut graph = GraphPart {
-        kind: SnapshotKind::Whole,
-        time: summary.time,
-        epoch: 0,
-        root: Some(root),
-        source,
-        host: ids.label("host", &options.host),
-        paths: path_bytes.iter().map(|p| ids.label("path", p)).collect(),
-        labels: options.labels.iter().map(|l| ids.label("label", l)).collect(),
-        previous: summary.parent,
-        original: None,
-        run: None,
-        parts: Vec::new(),
-        view: Default::default(),
-        segments: Vec::new(),
-        packs: 0,
-        pack_bytes: 0,
-        inline: None,
-    };
-    if options.parent != Parent::Auto {
-        graph.previous = session.last_of_source(&source).map(Snapshot::id);
-    }
-    let counts = summary.counts.clone();
-    let make_names = |stored: Stored| NamesPart {
+    let mut names = NamesPart {
         host: options.host.clone(),
         user: options.user.0.clone(),
         uid_gid: (options.user.1, options.user.2),
         paths: path_bytes,
         labels: options.labels.clone(),
         program: options.program.clone(),
-        counts: add_stored(counts, stored, begun),
+        counts: Counts::default(),
         problems: tally.into_problems(),
+    };
+    let mut graph = GraphPart::whole(session.content_ids(), &names, root, summary.time);
+    graph.previous = match options.parent {
+        Parent::Auto => summary.parent,
+        _ => session.last_of_source(&source).map(Snapshot::id),
+    };
+    let counts = summary.counts.clone();
+    let make_names = |stored: Stored| {
+        names.counts = add_stored(counts, stored, begun);
+        names
     };
     let (snapshot, stored) = session.commit(graph, make_names)?;
     summary.snapshot = snapshot;
@@ -321,71 +288,41 @@ fn find_parent(session: &Session, options: &Options, source: &[u8; 32]) -> Resul
 
 /// What all threads of one backup share.
 struct Walk<'w> {
-    session: &'w Session,
+    saver: Saver<'w>,
     reader: Reader,
     options: &'w Options,
     source_options: source::Options,
     source: [u8; 32],
-    chunker: Chunker,
-    threads: usize,
-    /// One for each thread of the pool.
-    workers: Vec<Mutex<Worker<'w>>>,
-    small: Vec<Mutex<Vec<u8>>>,
-    buffers: Mutex<Vec<Vec<u8>>>,
-    /// Held by the one large file that is shared out.
-    shared_file: Mutex<()>,
-    batch_bytes: usize,
     links: Mutex<HashMap<(u64, u64), Linked>>,
     tally: Tally,
     progress: &'w dyn Progress,
-    cancel: &'w Cancel,
 }
 
 /// What one name of a file became, and the times that it had.
 struct Linked {
     mtime: Timestamp,
     ctime: Timestamp,
-    content: file::Content,
+    content: Content,
 }
 
 /// Files with several names whose content is remembered, so that it is read once: about 16 MB at most.
 const LINKS_MAX: usize = 64 << 10;
 
 impl<'w> Walk<'w> {
-    fn new(
-        session: &'w Session,
-        options: &'w Options,
-        source_options: source::Options,
-        source: [u8; 32],
-        threads: usize,
-        progress: &'w dyn Progress,
-        cancel: &'w Cancel,
-    ) -> Result<Self> {
+    fn new(saver: Saver<'w>, options: &'w Options, source_options: source::Options, source: [u8; 32]) -> Self {
+        let session = saver.session();
         let repo = session.repository();
-        let params = repo.config().chunker;
-        let params = Params::new(params.min, params.avg, params.max, params.normalization)
-            .map_err(|e| Error::damaged("config", e))?;
-        let d_chunk = repo.bundle().domain.d_chunk.as_ref().expect("owners and writers hold D_chunk");
-        let memory = repo.options().memory as usize;
-        let index = Arc::clone(&session.view().index);
-        Ok(Self {
-            session,
+        let (index, memory) = (Arc::clone(&session.view().index), repo.options().memory as usize);
+        Self {
             reader: Reader::new(Arc::clone(repo), index, (memory / 16).min(32 << 20)),
             options,
             source_options,
             source,
-            chunker: Chunker::new(params, Table::derive(d_chunk)),
-            threads,
-            workers: (0..threads).map(|_| Mutex::new(session.worker())).collect(),
-            small: (0..threads).map(|_| Mutex::default()).collect(),
-            buffers: Mutex::default(),
-            shared_file: Mutex::default(),
-            batch_bytes: (memory / 16).min(16 << 20),
             links: Mutex::default(),
             tally: Tally::default(),
-            progress,
-            cancel,
-        })
+            progress: saver.progress(),
+            saver,
+        }
     }
 
     /// Stores one node of the plan, a directory; its tree.
@@ -403,54 +340,25 @@ impl<'w> Walk<'w> {
         }
     }
 
-    fn thread(&self) -> usize {
-        rayon::current_thread_index().expect("the walk runs in its pool")
-    }
-
-    /// Stores a blob with this thread's worker.
-    fn store(&self, kind: BlobKind, raw: &[u8]) -> Result<BlobId> {
-        self.workers[self.thread()].lock().expect("no panic while held").store(kind, raw)
-    }
-
-    fn small_buffer(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.small[self.thread()].lock().expect("no panic while held")
-    }
-
-    fn take_buffer(&self) -> Vec<u8> {
-        self.buffers.lock().expect("no panic while held").pop().unwrap_or_default()
-    }
-
-    fn give_buffer(&self, buffer: Vec<u8>) {
-        self.buffers.lock().expect("no panic while held").push(buffer);
-    }
-
-    fn check_cancel(&self) -> Result<()> {
-        if self.cancel.is_canceled() { Err(Error::Interrupted) } else { Ok(()) }
-    }
-
     fn problem(&self, kind: ProblemKind, path: &[u8], message: String) {
         let path = PathBuf::from(std::ffi::OsStr::from_bytes(if path.is_empty() { b"/" } else { path }));
         self.tally.problem(Problem { kind, path, message }, self.progress);
     }
 
     /// What another name of the same file became.
-    fn linked(&self, stat: &Stat) -> Option<file::Content> {
+    fn linked(&self, stat: &Stat) -> Option<Content> {
         let links = self.links.lock().expect("no panic while held");
         // It may have been written to since.
         let same = |l: &&Linked| (l.mtime, l.ctime, l.content.size) == (stat.mtime, stat.ctime, stat.size);
         links.get(&(stat.dev, stat.ino)).filter(same).map(|l| l.content.clone())
     }
 
-    fn remember_linked(&self, stat: &Stat, content: &file::Content) {
+    fn remember_linked(&self, stat: &Stat, content: &Content) {
         let mut links = self.links.lock().expect("no panic while held");
         if links.len() < LINKS_MAX && content.children.len() <= 64 {
             let Stat { mtime, ctime, .. } = *stat;
             links.insert((stat.dev, stat.ino), Linked { mtime, ctime, content: content.clone() });
         }
-    }
-
-    fn flush(&self) -> Result<()> {
-        self.workers.iter().try_for_each(|w| w.lock().expect("no panic while held").flush())
     }
 
     fn into_tally(self) -> Tally {

@@ -5,16 +5,17 @@ use std::sync::{Arc, Mutex};
 
 use crate::format::tree::{Tag, Tags, Tree, TreeEntry};
 use crate::id::BlobId;
-use crate::repo::Reader;
+
+use super::reader::Reader;
 
 /// Stretches of one split directory that are kept decoded; the walk meets them in order, several threads at a time.
 const STRETCHES_KEPT: usize = 4;
 
 /// Where an entry stood: number of its stretch, and its number there.
-pub(super) type Place = (u32, u16);
+pub type Place = (u32, u16);
 
 /// A directory of the parent snapshot.
-pub(super) struct OldDir<'r> {
+pub struct OldDir<'r> {
     reader: &'r Reader,
     /// Tree, meta and number of entries of each stretch.
     stretches: Vec<(BlobId, BlobId, usize)>,
@@ -25,7 +26,7 @@ pub(super) struct OldDir<'r> {
 
 impl<'r> OldDir<'r> {
     /// Loads it; one that cannot be read is as good as none: everything is read anew.
-    pub(super) fn load(reader: &'r Reader, id: &BlobId) -> Option<Self> {
+    pub fn load(reader: &'r Reader, id: &BlobId) -> Option<Self> {
         let ids = match reader.tree(id) {
             Ok(Tree::Stretch { .. }) => vec![*id],
             Ok(Tree::Split { stretches, .. }) => stretches,
@@ -61,7 +62,7 @@ impl<'r> OldDir<'r> {
     }
 
     /// The entry with this name tag, and where it stood.
-    pub(super) fn find(&self, name: Tag) -> Option<(Place, TreeEntry)> {
+    pub fn find(&self, name: Tag) -> Option<(Place, TreeEntry)> {
         let place = (*self.places.get(&name)?)?;
         let entries = self.stretch(place.0)?;
         Some((place, entries[usize::from(place.1)].clone()))
@@ -80,7 +81,7 @@ impl<'r> OldDir<'r> {
     }
 
     /// The meta of a stretch and how many entries it has.
-    pub(super) fn meta(&self, stretch: u32) -> (BlobId, usize) {
+    pub fn meta(&self, stretch: u32) -> (BlobId, usize) {
         let (_, meta, count) = self.stretches[stretch as usize];
         (meta, count)
     }
@@ -98,7 +99,7 @@ fn read(reader: &Reader, id: &BlobId) -> Option<(BlobId, Vec<TreeEntry>)> {
 }
 
 /// Whether an entry is as it was, as far as `old` tells; `compare` says which of ctime and inode count.
-pub(super) fn same(old: &Tags, new: &Tags, ctime: bool, inode: bool) -> bool {
+pub fn same(old: &Tags, new: &Tags, ctime: bool, inode: bool) -> bool {
     let equal = |a: Tag, b: Tag| a != 0 && a == b;
     equal(old.content, new.content)
         && (!ctime || equal(old.ctime, new.ctime))
