@@ -188,6 +188,8 @@ pub(crate) enum Command {
     Tag(c::tag::TagArgs),
     /// Leave files out of snapshots, or change their host or time
     Rewrite(c::rewrite::RewriteArgs),
+    /// Copy snapshots from another repository into this one
+    Copy(Box<c::copy::CopyArgs>),
     /// Verify the repository, and tell which snapshots and files damage hurts
     Check(c::check::CheckArgs),
     /// Manage keys

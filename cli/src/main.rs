@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! args      what was typed; the environment; profile.rs: what the profile says      args.rs
-//! context   where the repository is, which key opens it, what it may use            open.rs, secret.rs
+//! context   where the repository is, which key opens it, what it may use            open.rs, which.rs, secret.rs
 //! command   one file each in commands/; the engine does the work
 //! errors    any error -> one message, one exit code                                 errors.rs
 //! ```
@@ -27,6 +27,7 @@ mod select;
 mod size;
 mod sources;
 mod time;
+mod which;
 
 use std::process::ExitCode;
 

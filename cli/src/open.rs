@@ -1,17 +1,12 @@
 //! From what was typed to an open repository: where it is, how its store is spoken to, which key opens it.
 
-use std::ffi::OsString;
 use std::num::NonZeroU64;
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::ArgMatches;
-use clap::parser::ValueSource;
 use copal_engine::Error;
-use copal_engine::crypto::kdf::RecoveryCode;
-use copal_engine::format::slot::Lock;
 use copal_engine::progress::Cancel;
 use copal_engine::repo::{Bridge, Locked, Opener, Options, Reader, Repository, View};
 use copal_engine::store::cache::Cache;
@@ -25,7 +20,8 @@ use crate::args::{Global, PathStyle};
 use crate::errors::usage;
 use crate::output::Output;
 use crate::place::{data_dir, default_key_file, env_dir};
-use crate::secret::{self, Password};
+use crate::secret::Password;
+use crate::which::{FromArgs, Nothing, Which};
 
 /// Room for snapshots fetched from a bucket.
 const CACHE_BYTES: u64 = 256 << 20;
@@ -87,41 +83,16 @@ impl Context {
         Ok(self.bridge.get().expect("set above"))
     }
 
-    /// Where the repository is.
-    pub(crate) fn place(&self) -> Result<Place> {
-        let text = match self.strongest(&["repo", "repository_file"])? {
-            Some("repo") => self.global.repo.clone().expect("chosen because it is there"),
-            Some(_) => {
-                let path = self.global.repository_file.as_deref().expect("chosen because it is there");
-                let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-                OsString::from_vec(bytes.trim_ascii_end().to_vec())
-            }
-            None => {
-                refuse_restic(&["RESTIC_REPOSITORY", "RESTIC_REPOSITORY_FILE"])?;
-                let location = Location::Local(data_dir()?.join("repository"));
-                return Ok(Place { location, is_default: true });
-            }
-        };
-        Ok(Place { location: Location::parse(&text).map_err(|e| usage(e.to_string()))?, is_default: false })
+    /// The flags that say which repository and which key.
+    fn which(&self) -> Which<'_> {
+        Which::of(&self.global, &self.matches)
     }
 
-    /// Which of these flags counts: the command line before the environment before the profile; two at once: an error.
-    fn strongest(&self, ids: &[&'static str]) -> Result<Option<&'static str>> {
-        let strength = |id: &str| match self.matches.value_source(id) {
-            Some(ValueSource::CommandLine) => 3,
-            Some(ValueSource::EnvVariable) => 2,
-            Some(ValueSource::DefaultValue) => 1,
-            _ => 0,
-        };
-        let best = ids.iter().map(|id| strength(id)).max().unwrap_or(0);
-        let chosen: Vec<&'static str> = ids.iter().copied().filter(|id| best > 0 && strength(id) == best).collect();
-        match chosen[..] {
-            [] => Ok(None),
-            [one] => Ok(Some(one)),
-            _ => {
-                let flags: Vec<String> = chosen.iter().map(|id| format!("--{}", id.replace('_', "-"))).collect();
-                Err(usage(format!("{} exclude each other; give one of them", flags.join(" and "))))
-            }
+    /// Where the repository is.
+    pub(crate) fn place(&self) -> Result<Place> {
+        match self.which().location()? {
+            Some(location) => Ok(Place { location, is_default: false }),
+            None => Ok(Place { location: Location::Local(data_dir()?.join("repository")), is_default: true }),
         }
     }
 
@@ -237,69 +208,44 @@ impl Context {
         Ok(Opened { view, reader })
     }
 
+    /// Opens the repository that `copy` reads from; `matches` of the command itself are below ours.
+    pub(crate) fn from_repository(&self, args: &FromArgs) -> Result<Repository> {
+        let (_, matches) = self.matches.subcommand().expect("only a command has such flags");
+        let which = Which::from(args, matches);
+        let Some(location) = which.location()? else {
+            return Err(usage("nothing says where to copy from; give --from-repo"));
+        };
+        let place = Place { location, is_default: false };
+        let locked = Locked::find(self.store(&place, true)?, self.bridge()?.clone())?;
+        let opener = which.opener(which.key_file()?.unwrap_or(None).as_deref(), &place.location, &locked)?;
+        Ok(locked.unlock(opener, self.options())?)
+    }
+
     /// The password that was given in whatever way but by typing it.
     pub(crate) fn given_password(&self) -> Result<Option<Password>> {
-        match self.strongest(&["password_file", "password_command", "key_file"])? {
-            Some("password_file") => self.global.password_file.as_deref().map(secret::from_file).transpose(),
-            Some("password_command") => self.global.password_command.as_deref().map(secret::from_command).transpose(),
-            Some(_) => Ok(None),
-            None => secret::from_environment().transpose(),
-        }
+        self.which().given_password()
     }
 
     /// The key file that was given, or that of the default repository where nothing else was.
     pub(crate) fn key_file(&self, place: &Place) -> Result<Option<PathBuf>> {
-        match self.strongest(&["password_file", "password_command", "key_file"])? {
-            Some("key_file") => Ok(self.global.key_file.clone()),
-            None if place.is_default && std::env::var_os("COPAL_PASSWORD").is_none() => Ok(default_key_file().ok()),
-            _ => Ok(None),
+        let which = self.which();
+        match which.key_file()? {
+            Ok(given) => Ok(given),
+            Err(Nothing) if place.is_default && !which.has_variable() => Ok(default_key_file().ok()),
+            Err(Nothing) => Ok(None),
         }
     }
 
     fn opener(&self, place: &Place, locked: &Locked) -> Result<Opener> {
-        if let Some(path) = self.key_file(place)?
-            && (!place.is_default || self.global.key_file.is_some() || path.exists())
-        {
-            return Ok(Opener::Bundle(Box::new(secret::read_bundle(&path)?)));
-        }
-        let password = match self.given_password()? {
-            Some(password) => password,
-            None => {
-                refuse_restic(&["RESTIC_PASSWORD", "RESTIC_PASSWORD_FILE", "RESTIC_PASSWORD_COMMAND"])?;
-                secret::prompt(&format!("password for {}", place.location))?.ok_or_else(no_key)?
-            }
-        };
-        // A recovery code has a checksum, so a password is hardly ever taken for one.
-        if let Ok(code) =
-            std::str::from_utf8(&password).map_err(drop).and_then(|t| RecoveryCode::parse(t).map_err(drop))
-            && locked.slots()?.iter().any(|slot| matches!(slot.lock, Lock::RecoveryCode))
-        {
-            return Ok(Opener::RecoveryCode(code.key()));
-        }
-        Ok(Opener::Passphrase(password))
+        let usable = |path: &PathBuf| !place.is_default || self.global.key_file.is_some() || path.exists();
+        let key_file = self.key_file(place)?.filter(usable);
+        self.which().opener(key_file.as_deref(), &place.location, locked)
     }
 
     /// Says which accepted flags do nothing.
     pub(crate) fn tell_of_locks(&self) {
         if self.global.no_lock || self.global.retry_lock.is_some() {
             self.out.note("--no-lock and --retry-lock do nothing: this repository has no locks");
-        }
-    }
-}
-
-fn no_key() -> anyhow::Error {
-    anyhow!(Error::WrongKey(
-        "no key is given, and there is no terminal to ask on; use --password-file, --password-command or --key-file"
-            .into()
-    ))
-}
-
-/// Fails where somebody has set variables for restic and none of ours: going on would use another repository or key.
-fn refuse_restic(names: &[&str]) -> Result<()> {
-    match names.iter().find(|name| std::env::var_os(name).is_some()) {
-        None => Ok(()),
-        Some(name) => {
-            bail!("{name} is restic's and is not read; set {} for copal", name.replacen("RESTIC", "COPAL", 1))
         }
     }
 }

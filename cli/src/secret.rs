@@ -46,10 +46,10 @@ pub(crate) fn from_command(command: &std::ffi::OsStr) -> Result<Password> {
 }
 
 /// The password in the environment.
-pub(crate) fn from_environment() -> Option<Result<Password>> {
+pub(crate) fn from_environment(variable: &str) -> Option<Result<Password>> {
     use std::os::unix::ffi::OsStringExt;
-    let text = std::env::var_os("COPAL_PASSWORD")?;
-    Some(checked(Zeroizing::new(text.into_vec()), "COPAL_PASSWORD"))
+    let text = std::env::var_os(variable)?;
+    Some(checked(Zeroizing::new(text.into_vec()), variable))
 }
 
 fn checked(mut text: Password, what: &str) -> Result<Password> {

@@ -152,6 +152,15 @@ fn output_is_what_the_schemas_say() {
     assert_lines("key", &revoked.out, &mut seen);
     let slot = place.json(&["key", "list"])["slots"][0]["id"].as_str().unwrap().to_owned();
     assert_lines("key", &place.ok(&["key", "remove", &slot, "--json"]).out, &mut seen);
+    place.ok(&["-r", "third", "init", "--key-out", "third.key"]);
+    let default = ["home/.local/share/copal/repository", "home/.config/copal/key"];
+    let from = ["--from-repo", default[0], "--from-key-file", default[1]];
+    let words = [&["-r", "third", "--key-file", "third.key", "copy", "--json", "-vv"][..], &from].concat();
+    for said in ["copied", "skipped"] {
+        let ran = place.ok(&words);
+        assert!(ran.out.contains(said), "{ran:?}");
+        assert_lines("copy", &ran.out, &mut seen);
+    }
     let refused = place.run(&["rewrite", "--exclude", "*", "--json"]);
     assert_eq!(refused.code, 3);
     assert_lines("rewrite", &refused.out, &mut seen);

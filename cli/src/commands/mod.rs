@@ -5,6 +5,7 @@ pub(crate) mod cache;
 pub(crate) mod cat;
 pub(crate) mod check;
 pub(crate) mod completions;
+pub(crate) mod copy;
 pub(crate) mod diff;
 pub(crate) mod dump;
 mod edit;
@@ -49,6 +50,7 @@ pub(crate) fn run(parsed: Parsed) -> Result<Outcome> {
         Command::Prune(args) => prune::run(&context, &args),
         Command::Tag(args) => tag::run(&context, &args),
         Command::Rewrite(args) => rewrite::run(&context, &args),
+        Command::Copy(args) => copy::run(&context, &args),
         Command::Ls(args) => ls::run(&context, &args),
         Command::Find(args) => find::run(&context, &args),
         Command::Diff(args) => diff::run(&context, &args),

@@ -60,16 +60,29 @@ impl TreeKind {
         Self::LargeFile,
     ];
 
+    /// The kind of an entry whose metadata says `kind`; of the kinds of files the plain one. Its number stands in name tags.
+    pub fn plain(kind: &NodeKind) -> Self {
+        match kind {
+            NodeKind::File { .. } => Self::File,
+            NodeKind::Dir => Self::Dir,
+            NodeKind::Symlink { .. } => Self::Symlink,
+            NodeKind::Fifo => Self::Fifo,
+            NodeKind::Socket => Self::Socket,
+            NodeKind::CharDevice { .. } => Self::CharDevice,
+            NodeKind::BlockDevice { .. } => Self::BlockDevice,
+        }
+    }
+
     /// Whether an entry whose metadata says `kind` may stand under this.
     pub fn fits(self, kind: &NodeKind) -> bool {
-        match kind {
-            NodeKind::File { .. } => matches!(self, Self::File | Self::MappedFile | Self::LargeFile),
-            NodeKind::Dir => self == Self::Dir,
-            NodeKind::Symlink { .. } => self == Self::Symlink,
-            NodeKind::Fifo => self == Self::Fifo,
-            NodeKind::Socket => self == Self::Socket,
-            NodeKind::CharDevice { .. } => self == Self::CharDevice,
-            NodeKind::BlockDevice { .. } => self == Self::BlockDevice,
+        self.base() == Self::plain(kind)
+    }
+
+    /// The kind without how a file's content is stored.
+    pub fn base(self) -> Self {
+        match self {
+            Self::MappedFile | Self::LargeFile => Self::File,
+            other => other,
         }
     }
 

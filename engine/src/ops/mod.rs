@@ -2,6 +2,7 @@
 
 pub mod backup;
 pub mod check;
+pub mod copy;
 pub mod diff;
 pub mod find;
 pub mod forget;
@@ -42,6 +43,12 @@ fn persist<T>(again: bool, cancel: &Cancel, what: &str, mut session: impl FnMut(
         }
     }
     session().map_err(|e| reason(cancel, e))
+}
+
+/// Ends a session that failed: what is complete stays for the next one. The reason is that of the first step that failed.
+fn abandon(session: Session, e: Error) -> Error {
+    let cause = session.abandon();
+    if matches!(e, Error::Interrupted) { e } else { cause.unwrap_or(e) }
 }
 
 /// Stack of the threads that walk: a directory takes a few kilobytes, and they may be [`DEPTH_MAX`](crate::format::tree::DEPTH_MAX) deep. It is only

@@ -17,7 +17,7 @@ use crate::format::node::{Metadata, NodeKind, Timestamp};
 use crate::format::snapshot::{Counts, LABELS_MAX, NamesPart};
 use crate::format::tree::{DEPTH_MAX, TreeEntry, TreeKind};
 use crate::id::{BlobId, SnapshotId};
-use crate::ops::{Edited, commit_edited, edit_all, may_edit, names_of, persist, pool, tree_of};
+use crate::ops::{Edited, abandon, commit_edited, edit_all, may_edit, names_of, persist, pool, tree_of};
 use crate::progress::{Cancel, Problem, ProblemKind, Progress};
 use crate::repo::save::Saver;
 use crate::repo::session::Session;
@@ -74,7 +74,7 @@ fn one_session(
     let before = tree_of(old)?;
     let (root, left) = match rebuild(&session, &before, options, progress, cancel) {
         Ok(rebuilt) => rebuilt,
-        Err(e) => return Err(session.abandon().unwrap_or(e)),
+        Err(e) => return Err(abandon(session, e)),
     };
     let Some(root) = root else {
         session.abandon();

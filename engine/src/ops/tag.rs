@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::format::bundle::Identity;
 use crate::format::snapshot::{LABELS_MAX, NamesPart};
 use crate::id::SnapshotId;
-use crate::ops::{Edited, commit_edited, edit_all, may_edit, names_of, persist, tree_of};
+use crate::ops::{Edited, abandon, commit_edited, edit_all, may_edit, names_of, persist, tree_of};
 use crate::progress::{Cancel, Progress};
 use crate::repo::session::Session;
 use crate::repo::{Reader, Repository, Snapshot, rely};
@@ -88,7 +88,7 @@ fn one_session(
     let memory = repo.options().memory as usize;
     let reader = Reader::new(Arc::clone(repo), Arc::clone(&session.view().index), (memory / 8).min(32 << 20));
     if let Err(e) = rely::rely_on(&session, &reader, &root, cancel) {
-        return Err(session.abandon().unwrap_or(e));
+        return Err(abandon(session, e));
     }
     let new = commit_edited(session, old, names.clone(), root, old.graph.time)?.expect("it is no dry run");
     repo.forget(&[old.at])?;

@@ -21,6 +21,7 @@ use crate::store::{Key, StoreError};
 
 use super::index::{Found, Index};
 use super::open::{Repository, key};
+use super::session::GROUPED_UNDER;
 
 /// Ranges are read in multiples of this many bytes, so that lengths of frames do not show in a store's log.
 pub const READ_STEP: u64 = 64 << 10;
@@ -30,8 +31,13 @@ pub struct Reader {
     repo: Arc<Repository>,
     index: Arc<Index>,
     frames: Mutex<FrameCache>,
+    /// Held while a frame of small blobs is fetched: whoever wants another of them waits instead of fetching it again.
+    gates: [Mutex<()>; GATES],
     openers: Mutex<Vec<FrameOpener>>,
 }
+
+/// More than threads usually read at once; two frames that share one wait for each other.
+const GATES: usize = 64;
 
 impl std::fmt::Debug for Reader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -43,7 +49,7 @@ impl Reader {
     /// Keeps up to `cache_bytes` of opened frames.
     pub fn new(repo: Arc<Repository>, index: Arc<Index>, cache_bytes: usize) -> Self {
         let frames = Mutex::new(FrameCache { cap: cache_bytes, ..FrameCache::default() });
-        Self { repo, index, frames, openers: Mutex::default() }
+        Self { repo, index, frames, gates: std::array::from_fn(|_| Mutex::default()), openers: Mutex::default() }
     }
 
     /// The repository that it reads.
@@ -105,17 +111,24 @@ impl Reader {
     /// A blob from this copy and no other, its id verified.
     pub fn read_copy(&self, id: &BlobId, copy: &Found) -> Result<Bytes> {
         let place = (copy.pack_id(), copy.entry.offset);
-        let cached = self.frames.lock().expect("no panic while held").get(&place);
-        let frame = match cached {
+        let cached = || self.frames.lock().expect("no panic while held").get(&place);
+        let frame = match cached() {
             Some(frame) => frame,
-            None => {
-                let mut sealed = self.fetch_frame(copy)?;
-                let frame = self.open_frame(copy, &mut sealed)?;
-                self.frames.lock().expect("no panic while held").put(place, frame.clone());
-                frame
+            None if (copy.entry.len as usize) < GROUPED_UNDER => {
+                let gate = (usize::from(place.0.as_bytes()[0]) + place.1 as usize) % GATES;
+                let _alone = self.gates[gate].lock().expect("no panic while held");
+                cached().map_or_else(|| self.load(copy), Ok)?
             }
+            None => self.load(copy)?,
         };
         self.slice(id, copy, &frame)
+    }
+
+    fn load(&self, copy: &Found) -> Result<Bytes> {
+        let mut sealed = self.fetch_frame(copy)?;
+        let frame = self.open_frame(copy, &mut sealed)?;
+        self.frames.lock().expect("no panic while held").put((copy.pack_id(), copy.entry.offset), frame.clone());
+        Ok(frame)
     }
 
     /// A blob out of its frame's text, its id verified.

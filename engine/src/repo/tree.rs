@@ -57,6 +57,16 @@ pub struct Piece {
     pub data: Option<BlobId>,
 }
 
+/// A part of a file whose pieces are known together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// Where it starts in the file, in bytes.
+    pub offset: u64,
+    /// Its length in bytes.
+    pub len: u64,
+    tree: Option<BlobId>,
+}
+
 fn unfit(id: &BlobId, how: &str) -> Error {
     Error::damaged(format!("directory {}", id.short()), how)
 }
@@ -174,18 +184,21 @@ impl Reader {
 
     /// Calls `each` with the pieces of a file, from its start to its end without a gap.
     pub fn each_piece(&self, file: &Node, each: &mut dyn FnMut(Piece) -> Result<()>) -> Result<()> {
+        for part in self.parts(file)? {
+            self.pieces(file, &part)?.into_iter().try_for_each(&mut *each)?;
+        }
+        Ok(())
+    }
+
+    /// The parts of a file, from its start to its end without a gap: one, unless it is very large; none of what has no bytes.
+    pub fn parts(&self, file: &Node) -> Result<Vec<Part>> {
         let size = file.size();
         match file.kind {
             TreeKind::File if file.children.is_empty() => match size {
-                0 => Ok(()),
+                0 => Ok(Vec::new()),
                 _ => Err(unfit_file(file, "it has a length and no content")),
             },
-            TreeKind::File => each(Piece { offset: 0, len: size, data: Some(file.children[0]) }),
-            TreeKind::MappedFile => {
-                let map = self.map(&file.children[0])?;
-                check_size(file, &map, size)?;
-                self.mapped(file, 0, &map, &file.children[1..], each)
-            }
+            TreeKind::File | TreeKind::MappedFile => Ok(vec![Part { offset: 0, len: size, tree: None }]),
             TreeKind::LargeFile => {
                 let parts = self.map(&file.children[0])?;
                 check_size(file, &parts, size)?;
@@ -194,43 +207,47 @@ impl Reader {
                     return Err(unfit_file(file, "its map does not fit its parts"));
                 }
                 let mut offset = 0;
-                for (run, id) in parts.runs.iter().zip(&file.children[1..]) {
-                    let Tree::Part { map, data } = self.tree(id)? else {
-                        return Err(unfit_file(file, "a part of it is a directory"));
-                    };
-                    let map = self.map(&map)?;
-                    check_size(file, &map, run.len())?;
-                    self.mapped(file, offset, &map, &data, each)?;
+                let part = |(run, id): (&Run, &BlobId)| {
                     offset += run.len();
-                }
-                Ok(())
+                    Part { offset: offset - run.len(), len: run.len(), tree: Some(*id) }
+                };
+                Ok(parts.runs.iter().zip(&file.children[1..]).map(part).collect())
             }
-            _ => Ok(()),
+            _ => Ok(Vec::new()),
         }
     }
 
-    fn mapped(
-        &self,
-        file: &Node,
-        mut offset: u64,
-        map: &Map,
-        data: &[BlobId],
-        each: &mut dyn FnMut(Piece) -> Result<()>,
-    ) -> Result<()> {
+    /// The pieces of one of a file's parts, without a gap.
+    pub fn pieces(&self, file: &Node, part: &Part) -> Result<Vec<Piece>> {
+        match (part.tree, file.kind) {
+            (None, TreeKind::File) => Ok(vec![Piece { offset: 0, len: part.len, data: Some(file.children[0]) }]),
+            (None, _) => self.mapped(file, part, &file.children[0], &file.children[1..]),
+            (Some(id), _) => {
+                let Tree::Part { map, data } = self.tree(&id)? else {
+                    return Err(unfit_file(file, "a part of it is a directory"));
+                };
+                self.mapped(file, part, &map, &data)
+            }
+        }
+    }
+
+    fn mapped(&self, file: &Node, part: &Part, map: &BlobId, data: &[BlobId]) -> Result<Vec<Piece>> {
+        let map = self.map(map)?;
+        check_size(file, &map, part.len)?;
         if map.data_runs() != data.len() {
             return Err(unfit_file(file, "its map does not fit its chunks"));
         }
-        let mut data = data.iter();
-        for run in &map.runs {
+        let (mut offset, mut data) = (part.offset, data.iter());
+        let piece = |run: &Run| {
             let id = match run {
                 Run::Hole(_) => None,
                 Run::Data(len) if *len <= u64::from(RAW_BYTES_MAX) => data.next().copied(),
                 Run::Data(_) => return Err(unfit_file(file, "a chunk is longer than chunks can be")),
             };
-            each(Piece { offset, len: run.len(), data: id })?;
             offset += run.len();
-        }
-        Ok(())
+            Ok(Piece { offset: offset - run.len(), len: run.len(), data: id })
+        };
+        map.runs.iter().map(piece).collect()
     }
 }
 

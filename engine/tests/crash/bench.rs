@@ -52,6 +52,11 @@ pub struct Bench {
 
 impl Bench {
     pub fn new() -> Self {
+        Self::of("init")
+    }
+
+    /// Another repository for each seed.
+    pub fn of(seed: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let memory = Arc::new(Memory::new());
         let fault = Arc::new(Fault::new(memory.clone(), 1));
@@ -60,7 +65,7 @@ impl Bench {
         let params = Params::with_average(64 << 10).unwrap();
         let bridge = Bridge::start().unwrap();
         let options = repo::Options::new(dir.path().join("owner"));
-        let (mut repo, _) = repo::init(store, bridge.clone(), params, options, &mut SeededRng::new("init")).unwrap();
+        let (mut repo, _) = repo::init(store, bridge.clone(), params, options, &mut SeededRng::new(seed)).unwrap();
         repo.identity(&mut SeededRng::new("writer")).unwrap();
         let bundle = repo.bundle().clone();
         let seeds = AtomicU64::new(0);

@@ -24,13 +24,11 @@ impl Bench {
 
     /// The structure alone.
     pub fn check(&self) -> check::Report {
-        let with = check::Options {
-            read: check::Read::Nothing,
-            max_age: None,
-            max_duration: None,
-            with_cache: false,
-            seed: 1,
-        };
+        self.check_with(check::Read::Nothing)
+    }
+
+    pub fn check_with(&self, read: check::Read) -> check::Report {
+        let with = check::Options { read, max_age: None, max_duration: None, with_cache: false, seed: 1 };
         check::check(&Arc::new(self.open().unwrap()), &with, &Silent, &Cancel::default()).unwrap()
     }
 }

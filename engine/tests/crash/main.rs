@@ -6,6 +6,7 @@
 
 mod bench;
 mod by_hand;
+mod copies;
 mod crashes;
 mod faults;
 mod forgets;

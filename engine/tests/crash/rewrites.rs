@@ -39,7 +39,7 @@ impl Bench {
     }
 
     /// Every entry of a snapshot, as it is stored, by its path.
-    fn stored_entries(&self, snapshot: &Snapshot) -> HashMap<Vec<u8>, (Metadata, TreeEntry)> {
+    pub fn stored_entries(&self, snapshot: &Snapshot) -> HashMap<Vec<u8>, (Metadata, TreeEntry)> {
         let (repo, view) = self.view();
         let reader = Reader::new(repo, view.index, 8 << 20);
         let mut all = HashMap::new();
@@ -60,7 +60,7 @@ impl Bench {
         all
     }
 
-    fn only(&self) -> Snapshot {
+    pub fn only(&self) -> Snapshot {
         let snapshots = self.view().1.snapshots;
         assert_eq!(snapshots.len(), 1);
         snapshots.into_iter().next().unwrap()

@@ -144,7 +144,7 @@ impl<'w> Walk<'w> {
         self.progress.start(path_of(&path));
         let tags = self.tags(here, name.name, &stat);
         let old = here.old.as_ref().and_then(|old| old.find(tags.name));
-        let old = old.filter(|(_, old)| old.kind == TreeKind::File || tree_kind(stat.kind) == base_kind(old.kind));
+        let old = old.filter(|(_, old)| old.kind == TreeKind::File || tree_kind(stat.kind) == old.kind.base());
         match stat.kind {
             Kind::Dir => self.save_subdir(here, name, &path, stat, tags, old),
             Kind::File => self.save_file(name, &path, stat, tags, old),
@@ -417,13 +417,6 @@ fn tree_kind(kind: Kind) -> TreeKind {
         Kind::Socket => TreeKind::Socket,
         Kind::Char => TreeKind::CharDevice,
         Kind::Block => TreeKind::BlockDevice,
-    }
-}
-
-fn base_kind(kind: TreeKind) -> TreeKind {
-    match kind {
-        TreeKind::MappedFile | TreeKind::LargeFile => TreeKind::File,
-        other => other,
     }
 }
 

@@ -27,7 +27,7 @@ use crate::format::bundle::Identity;
 use crate::format::node::Timestamp;
 use crate::format::snapshot::{Counts, GraphPart, LABELS_MAX, NamesPart, PATHS_MAX, PROBLEMS_MAX, StoredProblem};
 use crate::id::{BlobId, SnapshotId};
-use crate::ops::{persist, pool};
+use crate::ops::{abandon, fold, persist, pool};
 use crate::progress::{Cancel, Problem, ProblemKind, Progress};
 use crate::repo::content::Content;
 use crate::repo::init::now;
@@ -184,8 +184,7 @@ fn one_session(
         Ok(root) => root,
         Err(e) => {
             drop(walk);
-            let cause = session.abandon();
-            return Err(if matches!(e, Error::Interrupted) { e } else { cause.unwrap_or(e) });
+            return Err(abandon(session, e));
         }
     };
     let tally = walk.into_tally();
@@ -227,11 +226,8 @@ fn one_session(
     summary.snapshot = snapshot;
     summary.counts = add_stored(summary.counts, stored, begun);
     summary.packs = (stored.packs, stored.pack_bytes);
-    if snapshot.is_some()
-        && let Err(e) = repo.fold(who, rng)
-    {
-        // The snapshot is there; the next backup tries again.
-        tracing::warn!("the repository was not folded: {e}");
+    if snapshot.is_some() {
+        fold(repo, who, rng);
     }
     Ok(summary)
 }

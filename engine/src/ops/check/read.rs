@@ -118,7 +118,14 @@ impl Reading<'_> {
         if found.is_empty() {
             return Ok(());
         }
-        self.reader.repository().remember(&found, &|pack| self.packs.position(pack).is_some())
+        match self.reader.repository().remember(&found, &|pack| self.packs.position(pack).is_some()) {
+            // What was found is reported all the same; a full store must not hide it.
+            Err(Error::Store(e @ (StoreError::Full { .. } | StoreError::Denied { .. }))) => {
+                tracing::warn!("what was verified is not remembered, so the next check reads it again: {e}");
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     /// Looks at each blob that the index places in a pack which does not tell itself what is in it.
