@@ -209,7 +209,7 @@ impl Context {
     }
 
     /// Opens the repository that `copy` reads from; `matches` of the command itself are below ours.
-    pub(crate) fn from_repository(&self, args: &FromArgs) -> Result<Repository> {
+    pub(crate) fn repository_from(&self, args: &FromArgs) -> Result<Repository> {
         let (_, matches) = self.matches.subcommand().expect("only a command has such flags");
         let which = Which::from(args, matches);
         let Some(location) = which.location()? else {

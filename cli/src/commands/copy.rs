@@ -50,7 +50,7 @@ struct Sums {
 
 /// Copies.
 pub(crate) fn run(context: &Context, args: &CopyArgs) -> Result<Outcome> {
-    let from = Arc::new(context.from_repository(&args.from)?);
+    let from = Arc::new(context.repository_from(&args.from)?);
     let mut to = context.repository()?;
     may_copy(&from, &to)?;
     let who = to.identity(&mut SystemRng)?;
@@ -105,17 +105,15 @@ fn print(context: &Context, copied: &Copied) -> Result<()> {
             "data_added": stored.raw_bytes, "data_added_packed": stored.frame_bytes,
         }));
     }
-    Ok(match stored {
-        None => context.out.say(format!("snapshot {} is here already, as {}", from.short(), to.short()))?,
+    let (old, new) = (from.short(), to.short());
+    let text = match stored {
+        None => format!("snapshot {old} is here already, as {new}"),
         Some(stored) => {
             let (added, packed) = (size::show(stored.raw_bytes), size::show(stored.frame_bytes));
-            context.out.say(format!(
-                "snapshot {} is copied as {}: added {added} ({packed} stored)",
-                from.short(),
-                to.short()
-            ))?
+            format!("snapshot {old} is copied as {new}: added {added} ({packed} stored)")
         }
-    })
+    };
+    Ok(context.out.say(text)?)
 }
 
 fn tell(context: &Context, sums: &Sums, problems: &Problems) -> Result<()> {

@@ -113,9 +113,10 @@ fn tell(context: &Context, args: &RewriteArgs, count: u64) -> Result<()> {
             "message_type": "summary", "schema": 1, "changed_snapshots": count, "dry_run": args.dry_run,
         }));
     }
-    Ok(match (count, args.dry_run) {
-        (0, _) => context.out.say("no snapshot needs to be changed")?,
-        (n, true) => context.out.say(format!("dry run: {n} snapshots would be rewritten"))?,
-        (n, false) => context.out.say(format!("rewrote {n} snapshots"))?,
-    })
+    let text = match (count, args.dry_run) {
+        (0, _) => "no snapshot needs to be changed".into(),
+        (n, true) => format!("dry run: {n} snapshots would be rewritten"),
+        (n, false) => format!("rewrote {n} snapshots"),
+    };
+    Ok(context.out.say(text)?)
 }

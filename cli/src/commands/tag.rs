@@ -87,10 +87,12 @@ fn print(context: &Context, edited: &Edited) -> Result<()> {
         [] => "no tags".to_owned(),
         tags => format!("tags {}", tags.join(",")),
     };
-    Ok(match edited.new {
-        Some(new) => context.out.say(format!("snapshot {} is now {}, with {tags}", edited.old.short(), new.short()))?,
-        None => context.out.say(format!("snapshot {} would have {tags}", edited.old.short()))?,
-    })
+    let old = edited.old.short();
+    let text = match edited.new {
+        Some(new) => format!("snapshot {old} is now {}, with {tags}", new.short()),
+        None => format!("snapshot {old} would have {tags}"),
+    };
+    Ok(context.out.say(text)?)
 }
 
 fn tell(context: &Context, args: &TagArgs, count: u64) -> Result<()> {
@@ -99,9 +101,10 @@ fn tell(context: &Context, args: &TagArgs, count: u64) -> Result<()> {
             "message_type": "summary", "schema": 1, "changed_snapshots": count, "dry_run": args.dry_run,
         }));
     }
-    Ok(match (count, args.dry_run) {
-        (0, _) => context.out.say("no snapshot needs to be changed")?,
-        (n, true) => context.out.say(format!("dry run: {n} snapshots would be changed"))?,
-        (n, false) => context.out.say(format!("changed the tags of {n} snapshots"))?,
-    })
+    let text = match (count, args.dry_run) {
+        (0, _) => "no snapshot needs to be changed".into(),
+        (n, true) => format!("dry run: {n} snapshots would be changed"),
+        (n, false) => format!("changed the tags of {n} snapshots"),
+    };
+    Ok(context.out.say(text)?)
 }

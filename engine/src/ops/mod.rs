@@ -108,7 +108,7 @@ fn edit_all(
     chosen: &[&Snapshot],
     (progress, cancel): (&dyn Progress, &Cancel),
     done: &mut dyn FnMut(&Edited),
-    one: &mut dyn FnMut(&mut dyn Rng, &Snapshot) -> Result<Option<Edited>>,
+    mut one: impl FnMut(&mut dyn Rng, &Snapshot) -> Result<Option<Edited>>,
 ) -> Result<()> {
     let mut made = 0;
     for old in chosen {

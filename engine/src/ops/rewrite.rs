@@ -1,7 +1,7 @@
 //! Rewrite: snapshots without what should not be in them, or with another host or time. Trees are stored anew where something
 //! leaves; files stay the blobs that they are, and are not read.
 //!
-//! **Expected flow**: [`may_edit`](crate::ops::may_edit) → choose among [`Repository::committed`] → [`rewrite`].
+//! **Expected flow**: [`may_edit`] → choose among [`Repository::committed`] → [`rewrite`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -57,7 +57,7 @@ pub fn rewrite(
     done: &mut dyn FnMut(&Edited),
 ) -> Result<()> {
     may_edit(repo, VERB)?;
-    edit_all(repo, who, &mut *rng, chosen, (progress, cancel), done, &mut |rng, old| {
+    edit_all(repo, who, &mut *rng, chosen, (progress, cancel), done, |rng, old| {
         persist(true, cancel, "this rewrite", || one_session(repo, who, &mut *rng, old, options, (progress, cancel)))
     })
 }

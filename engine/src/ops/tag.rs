@@ -1,6 +1,6 @@
 //! Tag: snapshots with other labels. A snapshot is never changed: a new one takes its place, and then the old one is forgotten.
 //!
-//! **Expected flow**: [`may_edit`](crate::ops::may_edit) → choose among [`Repository::committed`] → [`tag`].
+//! **Expected flow**: [`may_edit`] → choose among [`Repository::committed`] → [`tag`].
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -61,7 +61,7 @@ pub fn tag(
     done: &mut dyn FnMut(&Edited),
 ) -> Result<()> {
     may_edit(repo, VERB)?;
-    edit_all(repo, who, &mut *rng, chosen, (progress, cancel), done, &mut |rng, old| {
+    edit_all(repo, who, &mut *rng, chosen, (progress, cancel), done, |rng, old| {
         let Some(labels) = change.apply(&names_of(old)?.labels) else { return Ok(None) };
         if labels.len() > LABELS_MAX {
             return Err(Error::Invalid(format!("a snapshot takes up to {LABELS_MAX} tags, not {}", labels.len())));
