@@ -13,6 +13,13 @@ die() {
     exit 1
 }
 
+# die_with_log TEXT LOG: as die, with what the log ends in. Who reads the output of a run elsewhere has no other way to see it.
+die_with_log() {
+    say "$1; $2 ends:"
+    tail -n 20 "$2" >&2 || true
+    exit 1
+}
+
 # free_port: a TCP port on 127.0.0.1 that nobody listens on. Drawn, not fixed, so that two work trees can test at once.
 free_port() {
     python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'

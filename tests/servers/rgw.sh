@@ -14,7 +14,7 @@ start_rgw() {
     rgw_monitor "$dir" "$fsid" "$mon_port"
     rgw_osd "$dir"
     spawn "$dir/radosgw.log" radosgw -f -n client.rgw --no-mon-config
-    wait_until 60 port_open "$http_port" || die "radosgw does not answer: $dir/radosgw.log"
+    wait_until 60 port_open "$http_port" || die_with_log "radosgw does not answer" "$dir/radosgw.log"
     rgw_user admin "$ACCESS_KEY" "$SECRET_KEY"
     rgw_user stranger "$STRANGER_ACCESS_KEY" "$STRANGER_SECRET_KEY"
     describe rgw "http://127.0.0.1:$http_port" atomic \
@@ -49,6 +49,9 @@ log file =
 log to stderr = true
 [mon]
 mon data = $dir/mon
+# A monitor ends at once where less than 5 % of the disk is free, whatever that is in bytes; it needs some megabytes.
+mon data avail warn = 1
+mon data avail crit = 0
 # Clients and the OSD know the cluster's fsid from this file (the daemons only with --no-mon-config). One that only knows
 # "mon host" may send its first command with an fsid of zeros, before it was told; the monitor drops that command and the
 # sender waits for ever.
@@ -88,7 +91,7 @@ rgw_monitor() {
     monmaptool --create --addv a "v1:127.0.0.1:$port" --fsid "$fsid" "$dir/monmap" >>"$dir/setup.log"
     ceph-mon --mkfs -i a --monmap "$dir/monmap" --keyring "$dir/keyring" >>"$dir/setup.log" 2>&1
     spawn "$dir/mon.log" ceph-mon -f -i a
-    wait_until 30 port_open "$port" || die "ceph-mon does not answer: $dir/mon.log"
+    wait_until 30 port_open "$port" || die_with_log "ceph-mon does not answer" "$dir/mon.log"
 }
 
 rgw_osd() {
@@ -98,7 +101,7 @@ rgw_osd() {
     with_retries timeout 15 ceph osd new "$uuid" >>"$dir/setup.log" 2>&1
     ceph-osd --mkfs -i 0 --osd-uuid "$uuid" --no-mon-config >>"$dir/setup.log" 2>&1
     spawn "$dir/osd.log" ceph-osd -f -i 0 --no-mon-config
-    wait_until 60 rgw_osd_up || die "ceph-osd does not come up: $dir/osd.log"
+    wait_until 60 rgw_osd_up || die_with_log "ceph-osd does not come up" "$dir/osd.log"
 }
 
 rgw_osd_up() { timeout 10 ceph osd stat | grep -q '1 up'; }

@@ -98,8 +98,11 @@ pub fn gather(index: &Index, live: &Marks, forgotten: &Marks, proven: &dyn Fn(&P
     let nothing = |at: PackRef| PackUse { at, data: false, used: 0, unused: 0, unexplained: 0 };
     let mut uses: Vec<PackUse> = packs.into_iter().map(nothing).collect();
     let passes = (index.len() * size_of::<Use>() as u64).div_ceil(memory.max(1 << 20)).max(1);
+    // Packs share the passes evenly, but for chance. Growing the list would take twice its room.
+    let of_pass = index.len() / passes;
+    let room = if passes == 1 { of_pass } else { of_pass + of_pass / 8 };
     for pass in 0..passes {
-        let mut copies_seen = Vec::new();
+        let mut copies_seen = Vec::with_capacity(room as usize);
         each_blob(index, &mut |copies| {
             let (id, kind) = (copies[0].entry.id, copies[0].entry.kind);
             let is_live = live.is_marked(&id, kind);
