@@ -133,7 +133,7 @@ impl Repository {
         if snapshots.is_empty() {
             return Ok(None);
         }
-        let forget = Forget { time: super::init::now(), snapshots };
+        let forget = Forget { time: self.options.clock.now(), snapshots };
         let mut newest = self.newest_base()?;
         newest.whole()?;
         let mut n = self.list_forgets()?.last().copied().unwrap_or(0).max(newest.base.forgets);

@@ -6,6 +6,7 @@
 mod adopt;
 pub mod base;
 pub mod bridge;
+pub mod clock;
 mod condemned;
 pub mod content;
 pub mod directory;
@@ -32,6 +33,7 @@ pub mod view;
 pub mod walk;
 
 pub use bridge::Bridge;
+pub use clock::Clock;
 pub use init::{init, init_keeping};
 pub use open::{Locked, Opener, Options, Repository};
 pub use reader::Reader;

@@ -19,6 +19,7 @@ use crate::id::{ObjectHash, RepositoryId, SessionId, WriterId};
 use crate::store::{Key, Store, StoreError, list_all};
 
 use super::bridge::Bridge;
+use super::clock::{Clock, SystemClock};
 
 /// Features that this program knows; others forbid what they say.
 pub(super) const KNOWN_FEATURES: &[&str] = &[];
@@ -39,6 +40,8 @@ pub struct Options {
     pub connections: usize,
     /// How often an open session looks whether somebody prunes; a prune waits a minute for it.
     pub watch: Duration,
+    /// Tells the time, and waits.
+    pub clock: Arc<dyn Clock>,
 }
 
 impl Options {
@@ -52,6 +55,7 @@ impl Options {
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             connections: 16,
             watch: Duration::from_secs(10),
+            clock: Arc::new(SystemClock::default()),
         }
     }
 }
@@ -387,7 +391,7 @@ impl Repository {
             let mut next = self.config.clone();
             next.epoch += 1;
             next.previous = Some(self.config_hash);
-            next.time = super::init::now();
+            next.time = self.options.clock.now();
             change(&mut next)?;
             let stored = next.encode(&root);
             let object = key(objects::config(next.epoch));

@@ -174,7 +174,7 @@ impl Repack {
         self.write(1, true)?;
         let graph = GraphPart {
             kind: SnapshotKind::None,
-            time: super::init::now(),
+            time: self.session.repo.options.clock.now(),
             epoch: 0,
             root: None,
             source: [0; 32],

@@ -336,7 +336,7 @@ fn draw_session(
 ) -> Result<(SessionKeys, Vec<SessionId>)> {
     let (session, earlier) = next_session(repo, who.id, floor, rng)?;
     let random = Secret::random(rng);
-    let now = super::init::now();
+    let now = repo.options.clock.now();
     let nanos = (now.secs as u128) * 1_000_000_000 + u128::from(now.nanos);
     let secret = SessionSecret::draw(&random, &who.seed, who.id, session, nanos);
     let stanza = kem::seal_to(repo.config.recipient(), rng, "copal 1 session", &secret.0);
@@ -410,7 +410,8 @@ pub(super) fn started(pid: u64) -> Option<u64> {
 async fn watch_over(condemned: Arc<Condemned>, failure: Arc<Failure>, writer: WriterId, session: SessionId) {
     let own = key(objects::snapshot(writer, session));
     loop {
-        tokio::time::sleep(condemned.repository().options.watch).await;
+        let options = &condemned.repository().options;
+        options.clock.pause(options.watch).await;
         match condemned.look().await {
             Ok(()) => {}
             // By rules that nobody knows here there may be no waiting for an ack.

@@ -30,7 +30,6 @@ use crate::id::{BlobId, SnapshotId};
 use crate::ops::{abandon, fold, persist, pool};
 use crate::progress::{Cancel, Problem, ProblemKind, Progress};
 use crate::repo::content::Content;
-use crate::repo::init::now;
 use crate::repo::save::Saver;
 use crate::repo::session::{Session, Stored};
 use crate::repo::{Reader, Repository, Snapshot};
@@ -158,7 +157,7 @@ fn one_session(
     cancel: &Cancel,
 ) -> Result<Summary> {
     let begun = Instant::now();
-    let now = now();
+    let now = repo.options().clock.now();
     let source_options = source::Options {
         one_file_system: options.one_file_system,
         ignore_inode: options.ignore_inode,

@@ -1,7 +1,7 @@
 //! Open sessions: who they are, waiting for their acks, ending those that do not answer, and what they claim (P1, P3, P4).
 
 use std::collections::{BTreeSet, HashSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::format::base::Base;
@@ -77,7 +77,8 @@ impl Pruner {
     pub(super) fn drain(&self, generation: u64, base: &Base, cancel: &Cancel) -> Result<Drained> {
         let open: BTreeSet<SessionKey> = self.open_among(&self.pinned()?, base)?.into_iter().collect();
         let mut drained = Drained { open: open.clone(), fenced: 0 };
-        let (mut waiting, begun) = (open, Instant::now());
+        let clock = &self.repo.options.clock;
+        let (mut waiting, begun) = (open, clock.elapsed());
         let patience = self.repo.options.watch * PATIENCE;
         let pause = (self.repo.options.watch / LOOKS).max(Duration::from_millis(1));
         loop {
@@ -87,7 +88,7 @@ impl Pruner {
                 if matches!(self.answer(session, generation)?, Answer::Ack(_)) {
                     continue;
                 }
-                if self.exclusive || begun.elapsed() >= patience || self.is_gone(session)? {
+                if self.exclusive || clock.elapsed() >= begun + patience || self.is_gone(session)? {
                     drained.fenced += u64::from(self.fence(session, generation)?);
                 } else {
                     waiting.insert(session);
@@ -100,7 +101,7 @@ impl Pruner {
                 return Err(Error::Interrupted);
             }
             tracing::debug!("{} sessions have not answered yet", waiting.len());
-            std::thread::sleep(pause);
+            self.repo.bridge.wait(clock.pause(pause));
         }
     }
 
