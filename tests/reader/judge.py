@@ -35,6 +35,7 @@ class Judge(Inventory):
         self.publish()
         self.judge_content()
         self.explain_packs()
+        self.explain_twice()
         self.explain_the_rest()
 
     # -- sessions --
@@ -335,6 +336,13 @@ class Judge(Inventory):
 
     # -- what is left --
 
+    def explain_twice(self):
+        """A frame that a pack holds twice is room lost, and nothing worse."""
+        for id, table in self.tables.items():
+            frames = {(blob, kind, stored, at, o): offset for blob, offset, kind, stored, _, at, o in table}
+            if len(frames) < len(table):
+                self.note(self.standing[id], f"holds {len(table) - len(frames)} of its blobs twice, sealed alike")
+
     def explain_packs(self):
         dropped = set(self.base.dropped) if self.base else set()
         for (writer, session, _, id), key in self.keys_of["pack"].items():
@@ -353,11 +361,12 @@ class Judge(Inventory):
         for at in self.tombstones:
             if self.below(*at):
                 self.note(f"snap/{who(*at)}", "a tombstone below its writer's floor")
-            elif at not in self.keys_of["pin"]:
-                self.note(f"snap/{who(*at)}", "a tombstone whose session's pin is gone")
-        for at, s in self.newer.items():
-            if at not in self.keys_of["pin"]:
-                self.note(snap(s), "the pin of its session is gone, though it is not below the floor")
+        for at in self.keys_of["snapshot"]:
+            if at not in self.keys_of["pin"] and not self.below(*at):
+                self.note(f"pin/{who(*at)}", "is gone, though its session is not below the floor")
+        for at in {(s.writer, s.session) for s in self.base.segments} if self.base else ():
+            if self.open_session(at):
+                self.note(f"snap/{who(*at)}", "no tombstone ends this session, whose segments base lists")
         for at, s in self.committed.items():
             if self.below(*at) and at in self.folded:
                 self.note(snap(s), "is left over: forgotten and below the floor")
