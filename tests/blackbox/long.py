@@ -10,9 +10,11 @@ import big
 from damage import Damages
 from kills import Rounds
 from place import GIB, Case, Place, figures
+from stress import Stress
 from test_attributes import AttributesCase
 
-NUMBERS = [int(word) for word in sys.argv[2:]]
+NUMBERS = [int(word) for word in sys.argv[2:] if word.isdigit()]
+STORES = [word for word in sys.argv[2:] if not word.isdigit()]
 
 
 def number(n, default):
@@ -26,6 +28,20 @@ class Kills(Case):
             rounds = Rounds(lambda server=server: Place(server), seed=int.from_bytes(os.urandom(4), "big"))
             rounds.run(count)
             figures(f"kills on {name}", rounds=count, seed=rounds.seed, **rounds.summary())
+
+
+class Stressed(Case):
+    def runTest(self):
+        place = Place(None if STORES == ["disk"] else self.server(), gib=10)
+        stress = Stress(place, seed=int.from_bytes(os.urandom(4), "big"))
+        try:
+            stress.run(number(0, 10) * 60)
+        except BaseException:
+            print(f"what the run has left stays: {place.path}, {place.repo}", file=sys.stderr)
+            raise
+        finally:
+            figures("stress", minutes=number(0, 10), store=STORES, seed=stress.seed, **stress.summary())
+        place.close()
 
 
 class Damage(Case):
@@ -61,7 +77,7 @@ class Sparse(Big):
     make, name, arguments, gib = big.sparse_file, "sparse file", (number(0, 20) * GIB, GIB), 4
 
 
-TESTS = {"kills": Kills, "damage": Damage, "usr": Usr, "files": Files, "file": File, "sparse": Sparse}
+TESTS = {"kills": Kills, "stress": Stressed, "damage": Damage, "usr": Usr, "files": Files, "file": File, "sparse": Sparse}
 
 
 if __name__ == "__main__":
