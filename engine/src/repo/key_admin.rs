@@ -143,7 +143,8 @@ impl Repository {
         let is_owners = found.role == Role::Owner
             && (found.repository, found.root) == (self.bundle.repository, self.bundle.root)
             && found.root_seed == self.bundle.root_seed;
-        let Some(seed) = found.read_seed.clone().filter(|_| is_owners && found.read_seed != self.bundle.read_seed) else {
+        let Some(seed) = found.read_seed.clone().filter(|_| is_owners && found.read_seed != self.bundle.read_seed)
+        else {
             return false;
         };
         let public = ReadSecret::from_seed(seed).public().clone();

@@ -214,7 +214,7 @@ impl Check<'_> {
             ));
         }
         Report {
-            snapshots: view.snapshots.len() as u64,
+            snapshots: view.snapshots.iter().filter(|s| s.graph.root.is_some()).count() as u64,
             entries: view.index.len(),
             seed: self.options.read.is_drawn().then_some(self.options.seed),
             hurts_complete: true,

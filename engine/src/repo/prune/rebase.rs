@@ -169,7 +169,8 @@ impl Pruner {
         }
     }
 
-    fn is_above(&self, n: u64) -> Result<bool> {
+    /// Whether a base above `n` stands.
+    pub(super) fn is_above(&self, n: u64) -> Result<bool> {
         Ok(self.repo.base_above(n)?.is_some_and(|above| above.n > n))
     }
 
