@@ -59,7 +59,8 @@ pub fn attested(repo: &Repository, text: &str) -> Result<Attested> {
         return Err(refuse(format!("it is of the repository {}", attestation.repository)));
     }
     let named: BTreeSet<SnapshotId> = attestation.snapshots.iter().copied().collect();
-    let there: BTreeSet<SnapshotId> = repo.snapshots()?.0.iter().map(Snapshot::id).collect();
+    let there: BTreeSet<SnapshotId> =
+        repo.snapshots()?.0.iter().filter(|s| s.graph.root.is_some()).map(Snapshot::id).collect();
     Ok(Attested {
         gone: named.difference(&there).copied().collect(),
         since: there.difference(&named).copied().collect(),

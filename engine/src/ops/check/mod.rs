@@ -178,7 +178,7 @@ struct Check<'c> {
 }
 
 impl Check<'_> {
-    /// Checks one view. `None`: something is missing and snapshots have vanished, so it may be nobody's damage.
+    /// Checks one view. `None`: something is missing, and the view is not what stands any more, so it may be nobody's damage.
     fn attempt(&mut self, last: bool) -> Result<Option<Report>> {
         let view = if self.options.with_cache { self.repo.view()? } else { self.repo.fresh_view()? };
         let damage = Damage::default();
@@ -220,11 +220,12 @@ impl Check<'_> {
                 self.repo.role().as_str()
             ));
         }
-        let mut snapshot_ids: Vec<_> = view.snapshots.iter().map(Snapshot::id).collect();
+        // Maintenance commits without a tree.
+        let with_tree = view.snapshots.iter().filter(|s| s.graph.root.is_some());
+        let mut snapshot_ids: Vec<_> = with_tree.map(Snapshot::id).collect();
         snapshot_ids.sort_unstable();
-        snapshot_ids.dedup();
         Report {
-            snapshots: view.snapshots.len() as u64,
+            snapshots: snapshot_ids.len() as u64,
             snapshot_ids,
             entries: view.index.len(),
             seed: self.options.read.is_drawn().then_some(self.options.seed),
