@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Judges the state in which a repository was left, by docs/format.md and docs/protocol.md alone.
 
-    judge.py --key-file F REPO      an owner's or reader's key
+    judge.py REPO --key-file F      an owner's or reader's key
 
 Every object is read and verified, then what they say of each other: the chains, who publishes what, whether each snapshot can be restored
 from it, and whether what a prune began can be finished without harm. An error is against a document. A note is what the documents allow
