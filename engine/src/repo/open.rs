@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::crypto::kdf;
 use crate::crypto::kem::ReadSecret;
 use crate::crypto::secret::Secret;
-use crate::crypto::sign::SigningKey;
+use crate::crypto::sign::{SigningKey, VerifyingKey};
 use crate::error::{Error, Result};
 use crate::format::bundle::{Bundle, Role};
 use crate::format::config::{CONFIG_BYTES_MAX, Config, Use};
@@ -350,9 +350,12 @@ impl Repository {
         read_slots(&self.store, &self.bridge)
     }
 
-    /// Reads the config's epochs again: all of them are signed by ROOT and chained.
-    pub fn verify_config(&self) -> Result<()> {
-        verify_epochs(&read_epochs(&self.store, &self.bridge)?, &self.bundle).map(drop)
+    /// Reads the config's epochs again: all of them are signed by ROOT and chained. The lowest that is there: 1, unless older
+    /// ones were removed.
+    pub fn verify_config(&self) -> Result<u64> {
+        let epochs = read_epochs(&self.store, &self.bridge)?;
+        verify_epochs(&epochs, &self.bundle)?;
+        Ok(epochs[0].0)
     }
 
     /// Refuses what the role may not do, or what a feature forbids to this program.
@@ -370,13 +373,18 @@ impl Repository {
     }
 
     /// ROOT's signing key: an owner's.
-    pub(super) fn root(&self, verb: &'static str) -> Result<SigningKey> {
+    pub(crate) fn root(&self, verb: &'static str) -> Result<SigningKey> {
         let seed = self.bundle.root_seed.clone().ok_or(Error::NotAllowed {
             role: self.role().as_str(),
             what: verb,
             needed: "owner",
         })?;
         Ok(SigningKey::from_seed(seed))
+    }
+
+    /// The public half of ROOT, which only owners hold.
+    pub(crate) fn root_key(&self) -> &VerifyingKey {
+        &self.config.root
     }
 
     /// Stores the next epoch of the config, made from the newest one by `change`; an equal change by somebody else
