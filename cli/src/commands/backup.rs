@@ -76,7 +76,7 @@ pub(crate) struct BackupArgs {
     /// Take a file for unchanged though its ctime differs
     #[arg(long)]
     pub(crate) ignore_ctime: bool,
-    /// Neither compare nor store inode numbers and ctimes (clones of volumes)
+    /// Neither compare nor store inode numbers and ctimes, nor store birth times (clones of volumes)
     #[arg(long)]
     pub(crate) ignore_inode: bool,
     /// Read and compare, store nothing

@@ -59,7 +59,7 @@ pub fn init_keeping<E: From<Error>>(
     }
     let verdict = bridge.wait(probe::probe(store.as_ref(), 4, 8)).map_err(Error::from)?;
     let bundle = draw_owner(rng);
-    let config = first_config(&bundle, chunker, &verdict);
+    let config = first_config(&bundle, chunker, &verdict, options.clock.now());
     let root = SigningKey::from_seed(bundle.root_seed.clone().expect("an owner's"));
     let stored = config.encode(&root);
     let hash = Config::hash(&stored);
@@ -109,7 +109,7 @@ fn draw_owner(rng: &mut dyn Rng) -> Bundle {
     }
 }
 
-fn first_config(bundle: &Bundle, chunker: Params, verdict: &probe::Verdict) -> Config {
+fn first_config(bundle: &Bundle, chunker: Params, verdict: &probe::Verdict, time: Timestamp) -> Config {
     let root = SigningKey::from_seed(bundle.root_seed.clone().expect("an owner's"));
     let read = ReadSecret::from_seed(bundle.read_seed.clone().expect("an owner's"));
     Config {
@@ -117,7 +117,7 @@ fn first_config(bundle: &Bundle, chunker: Params, verdict: &probe::Verdict) -> C
         epoch: 1,
         previous: None,
         root: root.verifying(),
-        time: now(),
+        time,
         chunker: ChunkerParams {
             min: chunker.min(),
             avg: chunker.avg(),

@@ -310,7 +310,7 @@ impl Packer {
 
     fn upload(&self, info: PackInfo, entries: Vec<Entry>, bytes: Vec<u8>, permit: OwnedSemaphorePermit) {
         self.on_durable.leaves(info.id);
-        let store = Arc::clone(&self.repo.store);
+        let (store, bridge) = (Arc::clone(&self.repo.store), self.repo.bridge.clone());
         let object = key(objects::pack(info.writer, info.session, info.seq, info.id));
         let (on_durable, failure, permits) =
             (Arc::clone(&self.on_durable), Arc::clone(&self.failure), Arc::clone(&self.permits));
@@ -318,9 +318,7 @@ impl Packer {
         let put = async move {
             store.put(&object, bytes).await?;
             // Telling the index may write a file: not on a thread that moves bytes of others.
-            tokio::task::spawn_blocking(move || on_durable.durable(info, entries))
-                .await
-                .unwrap_or_else(|e| Err(broken(e)))
+            bridge.beside(move || on_durable.durable(info, entries)).await.unwrap_or_else(|e| Err(broken(e)))
         };
         // In a task of its own, so that a panic is a failure of the session and not a pack that nobody lists.
         let task = async move {

@@ -57,7 +57,7 @@ pub(super) fn describe(shared: &Shared, handle: Handle, stat: &Stat, link: Vec<u
         mtime: stat.mtime,
         atime: stat.atime,
         ctime: if ignore_inode { Timestamp::default() } else { stat.ctime },
-        btime: stat.btime,
+        btime: stat.btime.filter(|_| !ignore_inode),
         inode: (!ignore_inode).then_some(stat.ino),
         hardlink: hardlink(stat),
         xattrs,

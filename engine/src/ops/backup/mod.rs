@@ -18,7 +18,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::Duration;
 
 use crate::compress::Level;
 use crate::crypto::rng::{Rng, split};
@@ -60,7 +60,7 @@ pub struct Options {
     pub exclude: Exclude,
     /// Stay on the mounts of the paths.
     pub one_file_system: bool,
-    /// Do not compare inode numbers and ctimes, nor store them.
+    /// Do not compare inode numbers and ctimes, nor store them and birth times.
     pub ignore_inode: bool,
     /// Do not compare ctimes.
     pub ignore_ctime: bool,
@@ -156,8 +156,9 @@ fn one_session(
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<Summary> {
-    let begun = Instant::now();
-    let now = repo.options().clock.now();
+    let clock = &*repo.options().clock;
+    let begun = clock.elapsed();
+    let now = clock.now();
     let source_options = source::Options {
         one_file_system: options.one_file_system,
         ignore_inode: options.ignore_inode,
@@ -198,7 +199,7 @@ fn one_session(
     // An equal tree of which something had to be stored again was not whole before.
     if options.skip_if_unchanged && old_root == Some(root) && session.added_nothing() {
         session.abandon();
-        summary.counts.millis = begun.elapsed().as_millis() as u64;
+        summary.counts.millis = (clock.elapsed() - begun).as_millis() as u64;
         return Ok(summary);
     }
     let mut names = NamesPart {
@@ -218,12 +219,12 @@ fn one_session(
     };
     let counts = summary.counts.clone();
     let make_names = |stored: Stored| {
-        names.counts = add_stored(counts, stored, begun);
+        names.counts = add_stored(counts, stored, clock.elapsed() - begun);
         names
     };
     let (snapshot, stored) = session.commit(graph, make_names)?;
     summary.snapshot = snapshot;
-    summary.counts = add_stored(summary.counts, stored, begun);
+    summary.counts = add_stored(summary.counts, stored, clock.elapsed() - begun);
     summary.packs = (stored.packs, stored.pack_bytes);
     if snapshot.is_some() {
         fold(repo, who, rng);
@@ -231,12 +232,12 @@ fn one_session(
     Ok(summary)
 }
 
-fn add_stored(counts: Counts, stored: Stored, begun: Instant) -> Counts {
+fn add_stored(counts: Counts, stored: Stored, took: Duration) -> Counts {
     Counts {
         blobs: [stored.data_blobs, stored.other_blobs],
         added: stored.raw_bytes,
         stored: stored.frame_bytes,
-        millis: begun.elapsed().as_millis() as u64,
+        millis: took.as_millis() as u64,
         ..counts
     }
 }

@@ -1,0 +1,67 @@
+//! What the harness knows by itself: what was backed up, and what became of it as far as anybody was told.
+
+use std::collections::BTreeMap;
+
+use copal_engine::format::snapshot::SnapshotRef;
+use copal_engine::id::SnapshotId;
+
+/// Whether a snapshot was forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forgotten {
+    No,
+    /// Somebody tried, and was not told that it came to pass.
+    Perhaps,
+    Yes,
+}
+
+/// A backup that somebody began.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    /// Which of the sources.
+    pub source: usize,
+    /// Reported as committed.
+    pub committed: Option<SnapshotId>,
+    pub forgotten: Forgotten,
+}
+
+/// All of them, by the number that stands in their labels.
+#[derive(Debug, Clone, Default)]
+pub struct Book {
+    pub attempts: Vec<Attempt>,
+    /// What was wrong already while the schedule ran.
+    pub faults: Vec<String>,
+    /// How the runs of actors ended.
+    pub ends: BTreeMap<String, u64>,
+}
+
+impl Book {
+    pub fn begin(&mut self, source: usize) -> usize {
+        self.attempts.push(Attempt { source, committed: None, forgotten: Forgotten::No });
+        self.attempts.len() - 1
+    }
+
+    pub fn label(attempt: usize) -> Vec<u8> {
+        format!("attempt-{attempt}").into_bytes()
+    }
+
+    /// The attempt that a snapshot with these labels is of.
+    pub fn of(&self, labels: &[Vec<u8>]) -> Option<usize> {
+        let label = labels.iter().find_map(|l| l.strip_prefix(b"attempt-"))?;
+        let n = std::str::from_utf8(label).ok()?.parse().ok()?;
+        (n < self.attempts.len()).then_some(n)
+    }
+
+    pub fn forget(&mut self, attempt: usize, how: Forgotten) {
+        let known = &mut self.attempts[attempt].forgotten;
+        if *known != Forgotten::Yes {
+            *known = how;
+        }
+    }
+
+    pub fn ended(&mut self, how: &str) {
+        *self.ends.entry(how.to_owned()).or_default() += 1;
+    }
+}
+
+/// Snapshots that somebody saw, and the attempts that they are of.
+pub type Seen = Vec<(SnapshotRef, usize)>;

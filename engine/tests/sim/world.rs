@@ -1,0 +1,518 @@
+//! The world of a schedule: its store, its time, and whose turn it is.
+//!
+//! One actor runs at a time. When nothing of it can go on ([`Bridge::single`] tells), the next event of anybody is drawn: a call
+//! of the store that takes effect and is answered, or a wait that ends. So a schedule is a function of its seed.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Range;
+use std::sync::mpsc::Sender;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use copal_engine::store::memory::Memory;
+use copal_engine::store::{Key, Page, Result, Store, StoreError, Verb};
+use tokio::sync::oneshot;
+
+use crate::book::Book;
+use crate::dice::{DAY, Dice, Plan, SECOND};
+use crate::mutants::{Forge, Mutant};
+
+/// What an actor waits for.
+#[derive(Debug, Clone)]
+pub enum Ask {
+    PutNew(Key, Bytes),
+    Put(Key, Bytes),
+    Get(Key, u64),
+    GetRange(Key, Range<u64>),
+    Head(Key),
+    List(String, Option<Key>),
+    Delete(Key),
+    /// Until then, at least.
+    Wait(Duration),
+}
+
+#[derive(Debug)]
+pub enum Answer {
+    Done,
+    Bytes(Bytes),
+    Size(u64),
+    Page(Page),
+}
+
+pub type Answered = Result<Answer>;
+
+impl Ask {
+    pub fn key(&self) -> &str {
+        match self {
+            Self::PutNew(key, _) | Self::Put(key, _) | Self::Get(key, _) => key.as_str(),
+            Self::GetRange(key, _) | Self::Head(key) | Self::Delete(key) => key.as_str(),
+            Self::List(prefix, _) => prefix,
+            Self::Wait(_) => "",
+        }
+    }
+
+    pub fn verb(&self) -> Option<Verb> {
+        Some(match self {
+            Self::PutNew(..) => Verb::PutNew,
+            Self::Put(..) => Verb::Put,
+            Self::Get(..) => Verb::Get,
+            Self::GetRange(..) => Verb::GetRange,
+            Self::Head(_) => Verb::Head,
+            Self::List(..) => Verb::List,
+            Self::Delete(_) => Verb::Delete,
+            Self::Wait(_) => return None,
+        })
+    }
+
+    pub fn is_write(&self) -> bool {
+        matches!(self, Self::PutNew(..) | Self::Put(..) | Self::Delete(_))
+    }
+
+    fn what(&self) -> String {
+        format!("{} {}", self.verb().map_or("wait".into(), |v| v.to_string()), self.key())
+    }
+
+    pub fn fails_for_now(&self) -> StoreError {
+        StoreError::Transient { what: self.what(), source: "simulated".into() }
+    }
+
+    pub fn dies(&self) -> StoreError {
+        StoreError::Failed { what: self.what(), source: "the process died".into() }
+    }
+}
+
+/// Whom an answer goes to.
+pub enum Tell {
+    Task(oneshot::Sender<Answered>),
+    /// An actor between its processes.
+    Thread(Sender<()>),
+}
+
+struct Pending {
+    id: u64,
+    actor: usize,
+    ask: Ask,
+    /// It took effect, and its answer is on the way.
+    answer: Option<Answered>,
+    tell: Tell,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Actor {
+    pub name: String,
+    /// Its process died; what it still asks is refused.
+    pub dead: bool,
+    /// It does not go on before that.
+    asleep: Duration,
+    /// Calls that still fail.
+    storm: u32,
+    /// How far its time of day is off, in seconds.
+    pub skew: i64,
+    /// Sessions that it has opened, as keys name them.
+    pub pins: Vec<String>,
+    ended: bool,
+}
+
+/// What is counted of a schedule.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Counts {
+    pub ops: u64,
+    pub failed: u64,
+    pub late: u64,
+    pub crashes: u64,
+    pub sleeps: u64,
+}
+
+pub struct State {
+    pub plan: Plan,
+    pub dice: Dice,
+    pub memory: Memory,
+    pub mutant: Option<Mutant>,
+    /// What mutants seal with.
+    pub forge: Option<Forge>,
+    pub now: Duration,
+    pub actors: Vec<Actor>,
+    pub book: Book,
+    /// Keys in the order in which they were created.
+    pub created: Vec<Key>,
+    pub counts: Counts,
+    pub flipped: Vec<Key>,
+    trace: DefaultHasher,
+    /// The last events, for who looks into a failure.
+    pub log: VecDeque<String>,
+    running: usize,
+    pending: Vec<Pending>,
+    next_id: u64,
+    late: Vec<(Duration, Ask)>,
+    short_lists: u32,
+}
+
+/// Nobody: before the first actor begins.
+const NOBODY: usize = usize::MAX;
+const LOG_LINES: usize = 4000;
+
+pub struct World(Mutex<State>);
+
+/// What is over at its first poll, as all of [`Memory`] is.
+pub fn at_once<T>(future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => unreachable!("a store in memory waits for nothing"),
+    }
+}
+
+impl World {
+    pub fn new(plan: Plan, memory: Memory, book: Book, names: Vec<String>, mutant: Option<Mutant>) -> Self {
+        let actors = names.into_iter().map(|name| Actor { name, ..Actor::default() }).collect();
+        Self(Mutex::new(State {
+            dice: Dice::new(plan.seed ^ 0x0123_4567_89ab_cdef),
+            memory,
+            mutant,
+            forge: None,
+            now: Duration::ZERO,
+            actors,
+            book,
+            created: Vec::new(),
+            counts: Counts::default(),
+            flipped: Vec::new(),
+            trace: DefaultHasher::new(),
+            log: VecDeque::new(),
+            running: NOBODY,
+            pending: Vec::new(),
+            next_id: 0,
+            late: Vec::new(),
+            short_lists: plan.short_lists,
+            plan,
+        }))
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the next event come to pass, if it is this actor's turn; it cannot go on by itself.
+    pub fn step(&self, actor: usize) {
+        let mut state = self.lock();
+        if state.running == actor {
+            state.step();
+        }
+    }
+
+    pub fn begin(&self) {
+        self.step(NOBODY);
+    }
+
+    /// The actor does nothing any more.
+    pub fn end(&self, actor: usize) {
+        let mut state = self.lock();
+        state.actors[actor].ended = true;
+        assert_eq!(state.running, actor, "only who runs can end");
+        state.step();
+    }
+}
+
+impl State {
+    pub fn note(&mut self, line: impl FnOnce(&Self) -> String) {
+        if self.log.len() == LOG_LINES {
+            self.log.pop_front();
+        }
+        let line = line(self);
+        line.hash(&mut self.trace);
+        self.log.push_back(line);
+    }
+
+    /// Of all that came to pass.
+    pub fn trace(&self) -> u64 {
+        self.trace.finish()
+    }
+
+    /// The answer is told once its turn has come; the number of the call.
+    pub fn ask(&mut self, actor: usize, ask: Ask, tell: Tell) -> u64 {
+        if let Ask::PutNew(key, _) = &ask
+            && let Some(name) = key.as_str().strip_prefix("pin/")
+        {
+            self.actors[actor].pins.push(name.to_owned());
+        }
+        self.next_id += 1;
+        self.pending.push(Pending { id: self.next_id, actor, ask, answer: None, tell });
+        self.next_id
+    }
+
+    /// Nobody waits for it any more; what is on its way to the store may arrive.
+    pub fn give_up(&mut self, id: u64) {
+        let Some(at) = self.pending.iter().position(|p| p.id == id) else { return };
+        let Pending { ask, answer: None, .. } = self.pending.remove(at) else { return };
+        self.may_arrive(ask);
+    }
+
+    fn may_arrive(&mut self, ask: Ask) {
+        if ask.is_write() {
+            match self.dice.below(3) {
+                0 => {}
+                1 => drop(self.apply(&ask)),
+                _ => self.arrives_late(ask),
+            }
+        }
+    }
+
+    pub fn arrives_late(&mut self, ask: Ask) {
+        let at = self.now + self.dice.spread(SECOND, DAY * 100);
+        self.counts.late += 1;
+        self.late.push((at, ask));
+    }
+
+    /// Everything that was late, in the order of its time.
+    pub fn arrive_all(&mut self) {
+        self.now += DAY * 1000;
+        self.arrive();
+    }
+
+    fn arrive(&mut self) {
+        let now = self.now;
+        let mut due: Vec<(Duration, Ask)> = Vec::new();
+        self.late.retain(|(at, ask)| {
+            if *at <= now {
+                due.push((*at, ask.clone()));
+            }
+            *at > now
+        });
+        due.sort_by_key(|(at, _)| *at);
+        for (_, ask) in due {
+            let done = self.apply(&ask).is_ok();
+            self.note(|_| format!("    late: {} {}", ask.what(), if done { "arrives" } else { "has no effect" }));
+        }
+    }
+
+    fn is_ready(&self, p: &Pending) -> bool {
+        let waits = matches!(p.ask, Ask::Wait(until) if until > self.now);
+        !waits && self.actors[p.actor].asleep <= self.now
+    }
+
+    /// Time goes on to the first thing that it brings.
+    fn pass_time(&mut self) {
+        let of_pending = self.pending.iter().map(|p| {
+            let asleep = self.actors[p.actor].asleep;
+            match p.ask {
+                Ask::Wait(until) => until.max(asleep),
+                _ => asleep,
+            }
+        });
+        let next = of_pending.chain(self.late.iter().map(|(at, _)| *at)).filter(|at| *at > self.now).min();
+        self.now = next.expect("something was waited for");
+    }
+
+    fn step(&mut self) {
+        if self.actors.iter().all(|a| a.ended) {
+            self.running = NOBODY;
+            return;
+        }
+        loop {
+            self.arrive();
+            let ready: Vec<usize> = (0..self.pending.len()).filter(|n| self.is_ready(&self.pending[*n])).collect();
+            let waits = ready.len() < self.pending.len();
+            if ready.is_empty() || (waits && self.dice.in_thousand(15)) {
+                self.pass_time();
+                continue;
+            }
+            let sticks = self.plan.sticks;
+            let own: Vec<usize> =
+                ready.iter().copied().filter(|n| self.pending[*n].actor == self.running).collect();
+            let from = if !own.is_empty() && self.dice.in_thousand(sticks) { own } else { ready };
+            let at = *self.dice.pick(&from);
+            if self.go_on(at) {
+                return;
+            }
+        }
+    }
+
+    /// One event takes place; whether somebody goes on by it.
+    fn go_on(&mut self, at: usize) -> bool {
+        let (actor, id) = (self.pending[at].actor, self.pending[at].id);
+        let latency = self.plan.latency;
+        self.now += latency.mul_f64(self.dice.below(200) as f64 / 100.0);
+        if self.pending[at].answer.is_none() {
+            self.counts.ops += 1;
+            if self.dice.in_thousand(self.plan.jumps) {
+                let far = self.dice.spread(SECOND, DAY * 20_000).as_secs() as i64;
+                self.actors[actor].skew = if self.dice.below(2) == 0 { far } else { -far };
+            }
+            let ask = self.pending[at].ask.clone();
+            if ask.verb().is_some() && self.dice.in_thousand(self.plan.crashes) {
+                self.crash(actor, id);
+                return true;
+            }
+            if self.falls_asleep(actor) && self.dice.below(2) == 0 {
+                return false;
+            }
+            let answer = self.answer(actor, &ask);
+            self.note(|s| {
+                let how = match &answer {
+                    Ok(Answer::Page(page)) => format!("{} keys", page.objects.len()),
+                    Ok(_) => "ok".into(),
+                    Err(e) => format!("{e}"),
+                };
+                format!("{:>12.1} {:10} {} -> {how}", s.now.as_secs_f64(), s.actors[actor].name, ask.what())
+            });
+            if self.actors[actor].asleep > self.now {
+                self.pending[at].answer = Some(answer);
+                return false;
+            }
+            self.pending[at].answer = Some(answer);
+        }
+        let Pending { answer, tell, .. } = self.pending.remove(at);
+        self.running = actor;
+        deliver(tell, answer.expect("it was put there"));
+        true
+    }
+
+    /// Whether its machine is suspended now, for minutes or months.
+    fn falls_asleep(&mut self, actor: usize) -> bool {
+        let sleeps = self.dice.in_thousand(self.plan.sleeps);
+        if sleeps {
+            self.counts.sleeps += 1;
+            let long = self.dice.spread(SECOND * 20, DAY * 200);
+            self.actors[actor].asleep = self.now + long;
+            self.note(|s| format!("{:>12} {} sleeps for {} s", "", s.actors[actor].name, long.as_secs()));
+        }
+        sleeps
+    }
+
+    /// The process ends at one of its calls; each that was on its way may have come through, or may yet.
+    fn crash(&mut self, actor: usize, id: u64) {
+        self.counts.crashes += 1;
+        self.actors[actor].dead = true;
+        self.note(|s| format!("{:>12.1} {} dies", s.now.as_secs_f64(), s.actors[actor].name));
+        self.running = actor;
+        let (own, others) = std::mem::take(&mut self.pending).into_iter().partition(|p| p.actor == actor);
+        self.pending = others;
+        let mut own: Vec<Pending> = own;
+        own.sort_by_key(|p| p.id != id);
+        for p in own {
+            if p.answer.is_none() {
+                self.may_arrive(p.ask.clone());
+            }
+            let answer = if matches!(p.ask, Ask::Wait(_)) { Ok(Answer::Done) } else { Err(p.ask.dies()) };
+            deliver(p.tell, answer);
+        }
+    }
+
+    fn answer(&mut self, actor: usize, ask: &Ask) -> Answered {
+        if ask.verb().is_none() {
+            return Ok(Answer::Done);
+        }
+        if let Some(answer) = self.mutant.and_then(|mutant| mutant.answer(self, actor, ask)) {
+            return answer;
+        }
+        if let Some(answer) = self.fault(actor, ask) {
+            self.counts.failed += 1;
+            return answer;
+        }
+        let answer = self.apply(ask);
+        if ask.is_write() && answer.is_ok() && self.dice.in_thousand(self.plan.repeats) {
+            self.arrives_late(ask.clone());
+        }
+        match answer {
+            Ok(Answer::Page(page)) => Ok(Answer::Page(self.shorten(page))),
+            answer => answer,
+        }
+    }
+
+    fn fault(&mut self, actor: usize, ask: &Ask) -> Option<Answered> {
+        if self.dice.in_thousand(self.plan.storms) {
+            self.actors[actor].storm = 1 + self.dice.below(12) as u32;
+        }
+        let storm = self.actors[actor].storm;
+        self.actors[actor].storm = storm.saturating_sub(1);
+        if let Ask::Put(key, body) = ask
+            && self.dice.in_thousand(self.plan.torn)
+        {
+            let half = body.slice(..self.dice.below(body.len().max(1)));
+            let _ = self.apply(&Ask::Put(key.clone(), half));
+            return Some(Err(ask.fails_for_now()));
+        }
+        if ask.is_write() && self.dice.in_thousand(self.plan.late) {
+            self.arrives_late(ask.clone());
+            return Some(Err(ask.fails_for_now()));
+        }
+        if storm > 0 || self.dice.in_thousand(self.plan.fails) {
+            if self.dice.below(2) == 0 {
+                let _ = self.apply(ask);
+            }
+            return Some(Err(ask.fails_for_now()));
+        }
+        None
+    }
+
+    /// What the store does, whoever asks.
+    pub fn apply(&mut self, ask: &Ask) -> Answered {
+        let memory = &self.memory;
+        match ask {
+            Ask::PutNew(key, body) => {
+                at_once(memory.put_new(key, body.clone()))?;
+                self.created.push(key.clone());
+                self.may_flip(key);
+            }
+            Ask::Put(key, body) => {
+                at_once(memory.put(key, body.clone()))?;
+                self.created.push(key.clone());
+                self.may_flip(key);
+            }
+            Ask::Get(key, max) => return at_once(memory.get(key, *max)).map(Answer::Bytes),
+            Ask::GetRange(key, range) => return at_once(memory.get_range(key, range.clone())).map(Answer::Bytes),
+            Ask::Head(key) => return at_once(memory.head(key)).map(Answer::Size),
+            Ask::List(prefix, after) => return at_once(memory.list(prefix, after.as_ref())).map(Answer::Page),
+            Ask::Delete(key) => at_once(memory.delete(key))?,
+            Ask::Wait(_) => {}
+        }
+        Ok(Answer::Done)
+    }
+
+    fn may_flip(&mut self, key: &Key) {
+        if self.plan.flips == 0 || !self.dice.in_thousand(100) {
+            return;
+        }
+        let mut body = at_once(self.memory.get(key, u64::MAX)).expect("it was just put").to_vec();
+        if body.is_empty() {
+            return;
+        }
+        self.plan.flips -= 1;
+        let bit = self.dice.below(body.len() * 8);
+        body[bit / 8] ^= 1 << (bit % 8);
+        at_once(self.memory.put(key, body.into())).expect("a store in memory");
+        self.note(|_| format!("    a bit of {key} is flipped"));
+        self.flipped.push(key.clone());
+    }
+
+    /// A LIST that does not show all, where the store may do that.
+    fn shorten(&mut self, mut page: Page) -> Page {
+        if self.short_lists == 0 || page.objects.is_empty() || !self.dice.in_thousand(60) {
+            return page;
+        }
+        self.short_lists -= 1;
+        match self.dice.below(2) {
+            0 => {
+                page.objects.truncate(page.objects.len() / 2);
+                page.more = false;
+            }
+            _ => {
+                let hidden = &self.created[self.created.len().saturating_sub(2)..];
+                page.objects.retain(|l| !hidden.contains(&l.key));
+            }
+        }
+        self.note(|_| "    this LIST is short".into());
+        page
+    }
+}
+
+fn deliver(tell: Tell, answer: Answered) {
+    match tell {
+        // Who waited may be gone: its process was dropped.
+        Tell::Task(sender) => drop(sender.send(answer)),
+        Tell::Thread(sender) => drop(sender.send(())),
+    }
+}
