@@ -84,7 +84,17 @@ impl Actor<'_> {
         for _ in 0..runs {
             turn.recv().expect("the world lasts as long as its actors");
             self.world.lock().actors[self.number].dead = false;
-            let ended = catch_unwind(AssertUnwindSafe(|| self.process()));
+            let (world, number) = (Arc::clone(&self.world), self.number);
+            let bridge = Bridge::single(move || world.step(number)).expect("a runtime");
+            let ended = catch_unwind(AssertUnwindSafe(|| self.process(&bridge)));
+            self.world.leave(self.number);
+            // What was called off ends only when it is its turn once more.
+            bridge.wait(async {
+                for _ in 0..20 {
+                    tokio::task::yield_now().await;
+                }
+            });
+            drop(bridge);
             let how = match ended {
                 Ok(Ok(())) => "done".into(),
                 Ok(Err(e)) => format!("{e:?}").split([' ', '(', '{']).next().unwrap_or_default().to_owned(),
@@ -100,7 +110,7 @@ impl Actor<'_> {
             drop(state);
             let pause = self.dice.spread(SECOND, HOUR * 100);
             turn = wait(&self.world, self.number, pause);
-            self.world.step(self.number);
+            self.world.rest(self.number);
         }
         turn.recv().expect("the world lasts as long as its actors");
         self.world.end(self.number);
@@ -116,10 +126,8 @@ impl Actor<'_> {
         Turns { world: Arc::clone(&self.world), actor: self.number }
     }
 
-    /// One process: a runtime, a store with its retries, and the repository opened anew.
-    fn process(&mut self) -> Result<()> {
-        let (world, number) = (Arc::clone(&self.world), self.number);
-        let bridge = Bridge::single(move || world.step(number)).expect("a runtime");
+    /// One process: a store with its retries, and the repository opened anew.
+    fn process(&mut self, bridge: &Bridge) -> Result<()> {
         let attempts = self.world.lock().plan.attempts;
         let at_once = Policy {
             first_wait: Duration::ZERO,

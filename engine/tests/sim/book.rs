@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use copal_engine::format::snapshot::SnapshotRef;
 use copal_engine::id::SnapshotId;
 
 /// Whether a snapshot was forgotten.
@@ -62,6 +61,3 @@ impl Book {
         *self.ends.entry(how.to_owned()).or_default() += 1;
     }
 }
-
-/// Snapshots that somebody saw, and the attempts that they are of.
-pub type Seen = Vec<(SnapshotRef, usize)>;

@@ -198,13 +198,37 @@ impl World {
     /// Lets the next event come to pass, if it is this actor's turn; it cannot go on by itself.
     pub fn step(&self, actor: usize) {
         let mut state = self.lock();
-        if state.running == actor {
+        // A process that died goes on to its end, and nobody else before that.
+        if state.running == actor && !state.actors[actor].dead {
             state.step();
         }
     }
 
+    /// The first event.
     pub fn begin(&self) {
-        self.step(NOBODY);
+        self.lock().step();
+    }
+
+    /// The actor waits for its next process.
+    pub fn rest(&self, actor: usize) {
+        let mut state = self.lock();
+        assert_eq!(state.running, actor, "only who runs can rest");
+        state.step();
+    }
+
+    /// The actor's process is over, however it ended: nothing that it left on its way is waited for.
+    pub fn leave(&self, actor: usize) {
+        let mut state = self.lock();
+        state.actors[actor].dead = true;
+        let (own, others) = std::mem::take(&mut state.pending).into_iter().partition(|p| p.actor == actor);
+        state.pending = others;
+        let own: Vec<Pending> = own;
+        for Pending { ask, answer, tell, .. } in own {
+            if answer.is_none() {
+                state.may_arrive(ask.clone());
+            }
+            deliver(tell, Err(ask.dies()));
+        }
     }
 
     /// The actor does nothing any more.
