@@ -1,6 +1,7 @@
 //! What actors do: each runs processes one after the other, on a thread of its own, in its turns.
 
 use std::any::Any;
+use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -65,7 +66,9 @@ pub struct Actor<'i> {
     pub role: Role,
     pub number: usize,
     pub dice: Dice,
-    pub cache: Option<PathBuf>,
+    pub cache: PathBuf,
+    /// Its local index outlasts its processes.
+    pub keeps: bool,
 }
 
 /// When its next process begins.
@@ -139,8 +142,10 @@ impl Actor<'_> {
         };
         let store: Arc<dyn Store> = Arc::new(Retry::new(Arc::new(self.turns()), at_once));
         let (bundle, own) = self.key().clone();
-        let mut options = self.images.options(Arc::new(self.turns()));
-        options.cache.clone_from(&self.cache);
+        if !self.keeps {
+            let _ = fs::remove_dir_all(&self.cache);
+        }
+        let options = self.images.options(Arc::new(self.turns()), &self.cache);
         let opener = Opener::Bundle(Box::new(bundle));
         let repo = Arc::new(Locked::find(store, bridge.clone())?.unlock(opener, options)?);
         match self.role {
@@ -189,6 +194,9 @@ impl Actor<'_> {
     }
 
     fn prune(&mut self, repo: &Arc<Repository>, own: &Identity) -> Result<()> {
+        if self.dice.below(2) == 0 {
+            self.forget(repo)?;
+        }
         let mut options = everything();
         options.policy.max_unused =
             *self.dice.pick(&[Limit::Bytes(0), Limit::Bytes(0), Limit::Percent(20.0), Limit::Unlimited]);

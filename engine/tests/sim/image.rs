@@ -80,7 +80,7 @@ impl Images {
             for (n, source) in [0, 3, 1].into_iter().enumerate() {
                 let attempt = book.begin(source);
                 let who = &keys.writers[n % 2];
-                let repo = self.open(memory.clone(), &who.0);
+                let repo = self.open(memory.clone(), &who.0, &self.cache());
                 let options = self.backup(source, attempt);
                 let done = backup(&Arc::new(repo), &who.1, Box::new(rng.clone()), &options, &Silent, &Cancel::default());
                 book.attempts[attempt].committed = Some(done.unwrap().snapshot.unwrap());
@@ -88,7 +88,7 @@ impl Images {
             }
         }
         if kind == 2 {
-            let repo = Arc::new(self.open(memory.clone(), &keys.owner.0));
+            let repo = Arc::new(self.open(memory.clone(), &keys.owner.0, &self.cache()));
             let first = repo.view().unwrap().snapshots[0].at;
             repo.forget(&[first]).unwrap();
             let of = book.attempts.iter().position(|a| a.committed == Some(first.id)).unwrap();
@@ -105,7 +105,7 @@ impl Images {
         }
         let params = Params::with_average(64 << 10).unwrap();
         let (mut repo, verdict) =
-            repo::init(fault, self.bridge.clone(), params, self.options(Arc::new(Still::default())), rng).unwrap();
+            repo::init(fault, self.bridge.clone(), params, self.options(Arc::new(Still::default()), &self.cache()), rng).unwrap();
         assert_eq!(verdict.strong_list, !lags);
         let mut enroll = |role, rng: &mut dyn Rng| {
             let bundle = repo.enroll_new(role, rng).unwrap();
@@ -118,16 +118,21 @@ impl Images {
         Keys { owner: (repo.bundle().clone(), own), writers, maintainer }
     }
 
+    /// Where the index files of the images lie.
+    fn cache(&self) -> PathBuf {
+        self.dir.path().join("cache")
+    }
+
     /// As a process that nothing disturbs.
-    pub fn open(&self, store: Arc<dyn Store>, bundle: &Bundle) -> Repository {
+    pub fn open(&self, store: Arc<dyn Store>, bundle: &Bundle, cache: &Path) -> Repository {
         let opener = Opener::Bundle(Box::new(bundle.clone()));
-        let options = self.options(Arc::new(Still::default()));
+        let options = self.options(Arc::new(Still::default()), cache);
         Locked::find(store, self.bridge.clone()).unwrap().unlock(opener, options).unwrap()
     }
 
-    pub fn options(&self, clock: Arc<dyn repo::Clock>) -> repo::Options {
+    pub fn options(&self, clock: Arc<dyn repo::Clock>, cache: &Path) -> repo::Options {
         repo::Options {
-            cache: None,
+            cache: Some(cache.to_owned()),
             memory: 16 << 20,
             threads: 1,
             connections: 4,

@@ -57,16 +57,20 @@ pub fn run(images: &Images, seed: u64, mutant: Option<Mutant>, judge: bool) -> O
     }
     let cache = images.dir.path().join(format!("cache-{seed}-{}", mutant.is_some()));
     act(images, &world, &roles, &cache);
-    let _ = fs::remove_dir_all(&cache);
-
     let mut state = world.lock();
     state.arrive_all();
     let memory = Arc::new(Memory::new());
     memory.restore(state.memory.snapshot());
     let flipped = !state.flipped.is_empty();
     let book = state.book.clone();
-    let case = Case { images, image, book: &book, memory: memory.clone(), flipped, lags: plan.image == 3 };
-    let judged = if judge { case.judge() } else { Judged { faults: book.faults.clone(), leaks: Vec::new() } };
+    let judged = if judge {
+        let repo = Arc::new(images.open(memory.clone(), &image.keys.owner.0, &cache.join("judge")));
+        let case = Case { images, image, book: &book, memory: memory.clone(), repo, flipped, lags: plan.image == 3 };
+        case.judge(seed % 2 == 0)
+    } else {
+        Judged { faults: book.faults.clone(), leaks: Vec::new() }
+    };
+    let _ = fs::remove_dir_all(&cache);
     let log = state.log.iter().cloned().collect();
     Outcome { judged, counts: state.counts, trace: state.trace(), log, memory, book, plan }
 }
@@ -75,7 +79,7 @@ pub fn run(images: &Images, seed: u64, mutant: Option<Mutant>, judge: bool) -> O
 fn act(images: &Images, world: &Arc<World>, roles: &[Role], cache: &std::path::Path) {
     let plan = world.lock().plan.clone();
     let mut dice = Dice::new(plan.seed ^ 0xabcd);
-    let cached = dice.in_thousand(250);
+    let keeps = dice.in_thousand(250);
     let starts: Vec<_> = (0..roles.len())
         .map(|n| {
             // Most at about the same time, some much later.
@@ -96,7 +100,8 @@ fn act(images: &Images, world: &Arc<World>, roles: &[Role], cache: &std::path::P
                 role: *role,
                 number,
                 dice: Dice::new(plan.seed ^ (number as u64 + 1) << 40),
-                cache: cached.then(|| cache.join(number.to_string())),
+                cache: cache.join(number.to_string()),
+                keeps,
             };
             let ended = ended.clone();
             std::thread::Builder::new()

@@ -114,6 +114,8 @@ pub struct Actor {
     pub skew: i64,
     /// Sessions that it has opened, as keys name them.
     pub pins: Vec<String>,
+    /// How often it goes on, beside the others.
+    weight: usize,
     ended: bool,
 }
 
@@ -168,9 +170,11 @@ pub fn at_once<T>(future: impl Future<Output = T>) -> T {
 
 impl World {
     pub fn new(plan: Plan, memory: Memory, book: Book, names: Vec<String>, mutant: Option<Mutant>) -> Self {
-        let actors = names.into_iter().map(|name| Actor { name, ..Actor::default() }).collect();
+        let mut dice = Dice::new(plan.seed ^ 0x0123_4567_89ab_cdef);
+        let actor = |name| Actor { name, weight: *dice.pick(&[1, 3, 10, 10, 30]), ..Actor::default() };
+        let actors = names.into_iter().map(actor).collect();
         Self(Mutex::new(State {
-            dice: Dice::new(plan.seed ^ 0x0123_4567_89ab_cdef),
+            dice,
             memory,
             mutant,
             forge: None,
@@ -343,15 +347,36 @@ impl State {
                 self.pass_time();
                 continue;
             }
-            let sticks = self.plan.sticks;
-            let own: Vec<usize> =
-                ready.iter().copied().filter(|n| self.pending[*n].actor == self.running).collect();
-            let from = if !own.is_empty() && self.dice.in_thousand(sticks) { own } else { ready };
-            let at = *self.dice.pick(&from);
+            let at = self.choose(&ready);
             if self.go_on(at) {
                 return;
             }
         }
+    }
+
+    /// Whose turn it is, then with what.
+    fn choose(&mut self, ready: &[usize]) -> usize {
+        let of = |state: &Self, n: usize| state.pending[n].actor;
+        let goes_on = ready.iter().any(|n| of(self, *n) == self.running);
+        let actor = if goes_on && self.dice.in_thousand(self.plan.sticks) {
+            self.running
+        } else {
+            let mut actors: Vec<usize> = ready.iter().map(|n| of(self, *n)).collect();
+            actors.sort_unstable();
+            actors.dedup();
+            let all: usize = actors.iter().map(|a| self.actors[*a].weight).sum();
+            let mut drawn = self.dice.below(all);
+            let chosen = actors.into_iter().find(|a| match drawn.checked_sub(self.actors[*a].weight) {
+                Some(rest) => {
+                    drawn = rest;
+                    false
+                }
+                None => true,
+            });
+            chosen.expect("the draw is below the sum")
+        };
+        let own: Vec<usize> = ready.iter().copied().filter(|n| of(self, *n) == actor).collect();
+        *self.dice.pick(&own)
     }
 
     /// One event takes place; whether somebody goes on by it.

@@ -11,7 +11,7 @@ mod generation;
 mod rebase;
 mod tidy;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use crate::crypto::rng::Rng;
@@ -134,7 +134,8 @@ impl Pruner {
 
     /// Those that a LIST does not show are asked for: they may be younger than it.
     fn missing(&self, view: &View, packs: &[Listed]) -> Result<HashSet<PackId>> {
-        let mut published: HashMap<PackId, PackInfo> = view.index.packs().map(|p| (p.id, p)).collect();
+        // In the order of ids, so that the same state is always read in the same order.
+        let mut published: BTreeMap<PackId, PackInfo> = view.index.packs().map(|p| (p.id, p)).collect();
         for l in packs {
             if let Some(Parsed::Pack(.., id)) = objects::parse(l.key.as_str())
                 && published.get(&id).is_some_and(|p| p.size == l.size)
