@@ -225,22 +225,18 @@ impl Actor<'_> {
         let (snapshots, _) = repo.snapshots()?;
         let mut chosen = Vec::new();
         for s in &snapshots {
-            let Some(names) = s.names.as_ref().filter(|_| s.graph.root.is_some()) else { continue };
-            if let Some(n) = self.world.lock().book.of(&names.labels)
-                && self.dice.below(2) == 0
-            {
-                chosen.push((s.at, n));
+            if s.graph.root.is_some() && self.dice.below(2) == 0 {
+                chosen.push(s.at);
             }
         }
         let tell = |how: Forgotten| {
             let mut state = self.world.lock();
             if state.mutant != Some(Mutant::ForgetsUnasked) {
-                chosen.iter().for_each(|(_, n)| state.book.forget(*n, how));
+                chosen.iter().for_each(|at| state.book.forget(at.id, how));
             }
         };
         tell(Forgotten::Perhaps);
-        let named: Vec<_> = chosen.iter().map(|(at, _)| *at).collect();
-        repo.forget(&named)?;
+        repo.forget(&chosen)?;
         tell(Forgotten::Yes);
         Ok(())
     }

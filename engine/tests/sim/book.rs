@@ -20,13 +20,14 @@ pub struct Attempt {
     pub source: usize,
     /// Reported as committed.
     pub committed: Option<SnapshotId>,
-    pub forgotten: Forgotten,
 }
 
 /// All of them, by the number that stands in their labels.
 #[derive(Debug, Clone, Default)]
 pub struct Book {
     pub attempts: Vec<Attempt>,
+    /// Snapshots that somebody has forgotten, or has tried to. By their ids: an attempt may have made two.
+    forgotten: BTreeMap<SnapshotId, Forgotten>,
     /// What was wrong already while the schedule ran.
     pub faults: Vec<String>,
     /// How the runs of actors ended.
@@ -35,7 +36,7 @@ pub struct Book {
 
 impl Book {
     pub fn begin(&mut self, source: usize) -> usize {
-        self.attempts.push(Attempt { source, committed: None, forgotten: Forgotten::No });
+        self.attempts.push(Attempt { source, committed: None });
         self.attempts.len() - 1
     }
 
@@ -50,11 +51,20 @@ impl Book {
         (n < self.attempts.len()).then_some(n)
     }
 
-    pub fn forget(&mut self, attempt: usize, how: Forgotten) {
-        let known = &mut self.attempts[attempt].forgotten;
+    pub fn forget(&mut self, snapshot: SnapshotId, how: Forgotten) {
+        let known = self.forgotten.entry(snapshot).or_insert(how);
         if *known != Forgotten::Yes {
             *known = how;
         }
+    }
+
+    pub fn forgotten(&self, snapshot: &SnapshotId) -> Forgotten {
+        self.forgotten.get(snapshot).copied().unwrap_or(Forgotten::No)
+    }
+
+    /// How many were forgotten for sure.
+    pub fn count_forgotten(&self) -> u64 {
+        self.forgotten.values().filter(|how| **how == Forgotten::Yes).count() as u64
     }
 
     pub fn ended(&mut self, how: &str) {

@@ -91,8 +91,7 @@ impl Images {
             let repo = Arc::new(self.open(memory.clone(), &keys.owner.0, &self.cache()));
             let first = repo.view().unwrap().snapshots[0].at;
             repo.forget(&[first]).unwrap();
-            let of = book.attempts.iter().position(|a| a.committed == Some(first.id)).unwrap();
-            book.forget(of, Forgotten::Yes);
+            book.forget(first.id, Forgotten::Yes);
             prune(&repo, &keys.owner.1, Box::new(rng), &everything(), &Silent, &Cancel::default()).unwrap();
         }
         Image { objects: memory.snapshot(), book, keys }

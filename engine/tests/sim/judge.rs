@@ -90,15 +90,15 @@ impl Case<'_> {
                 all("after a prune", self.snapshots());
             }
         }
+        // Before the check: what that proves lets more copies go.
+        let left = self.prune(true);
         if !early {
             all("check after prunes", self.check());
         }
-        if judged.faults.is_empty() {
-            match self.prune(true) {
-                Ok(done) if done.plan.is_empty() => {}
-                Ok(done) => judged.leaks.push(format!("after {PRUNES} prunes there is still to do: {:?}", done.plan)),
-                Err(e) => judged.faults.push(format!("a last plan: {e}")),
-            }
+        match left {
+            Ok(left) if left.plan.is_empty() => {}
+            Ok(left) => judged.leaks.push(format!("after {PRUNES} prunes there is still to do: {:?}", left.plan)),
+            Err(e) => judged.faults.push(format!("a last plan: {e}")),
         }
         judged
     }
@@ -111,7 +111,9 @@ impl Case<'_> {
             view.base.whole()?;
             faults.extend(view.problems.iter().map(|p| p.to_string()));
             for (n, attempt) in self.book.attempts.iter().enumerate() {
-                let Some(id) = attempt.committed.filter(|_| attempt.forgotten == Forgotten::No) else { continue };
+                let Some(id) = attempt.committed.filter(|id| self.book.forgotten(id) == Forgotten::No) else {
+                    continue;
+                };
                 if !view.snapshots.iter().any(|s| s.id() == id) {
                     faults.push(format!("attempt {n} was committed as {} and is not there", id.short()));
                 }
@@ -125,7 +127,7 @@ impl Case<'_> {
                 continue;
             };
             let attempt = &self.book.attempts[n];
-            if attempt.forgotten == Forgotten::Yes && attempt.committed == Some(s.id()) && !self.flipped {
+            if self.book.forgotten(&s.id()) == Forgotten::Yes && !self.flipped {
                 faults.push(format!("attempt {n} was forgotten and is there"));
             }
             match read_files(&reader, s) {

@@ -145,7 +145,7 @@ impl Totals {
         sum.sleeps += one.sleeps;
         outcome.book.ends.iter().for_each(|(how, n)| *self.ends.entry(how.clone()).or_default() += n);
         self.committed += outcome.book.attempts.iter().filter(|a| a.committed.is_some()).count() as u64;
-        self.forgotten += outcome.book.attempts.iter().filter(|a| a.forgotten == crate::book::Forgotten::Yes).count() as u64;
+        self.forgotten += outcome.book.count_forgotten();
         if !outcome.judged.faults.is_empty() {
             self.failed.push(seed);
         }
