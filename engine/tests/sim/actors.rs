@@ -159,13 +159,16 @@ impl Actor<'_> {
 
     fn key(&self) -> &(Bundle, Identity) {
         let keys = &self.image.keys;
-        let shared = self.world.lock().plan.shared_key;
+        let state = self.world.lock();
+        let (shared, owner_prunes) = (state.plan.shared_key, state.plan.owner_prunes);
+        drop(state);
         match self.role {
             Role::Writer(1) if shared => &keys.writers[0],
             Role::Writer(2) => &keys.owner,
             Role::Writer(n) => &keys.writers[n],
-            Role::Pruner(1) => &keys.maintainer,
-            _ => &keys.owner,
+            Role::Pruner(0) if owner_prunes => &keys.owner,
+            Role::Pruner(_) | Role::Forgetter => &keys.maintainer,
+            Role::Reader | Role::Checker => &keys.owner,
         }
     }
 
@@ -246,7 +249,8 @@ impl Actor<'_> {
         let view = repo.view()?;
         let mut found = Found::new();
         for p in view.index.packs() {
-            let object = Key::new(objects::pack(p.writer, p.session, p.seq, p.id)).expect("the format's names are keys");
+            let object =
+                Key::new(objects::pack(p.writer, p.session, p.seq, p.id)).expect("the format's names are keys");
             let sound = match repo.bridge().wait(repo.store().get(&object, 64 << 20)) {
                 Ok(bytes) => hash::blake3(&[&bytes]) == *p.id.as_bytes(),
                 Err(StoreError::NotFound { .. }) => false,

@@ -53,6 +53,8 @@ pub struct Plan {
     /// The first two writers are two processes with one key.
     pub shared_key: bool,
     pub pruners: usize,
+    /// The first of them prunes with the owner's key; else all have one maintainer's.
+    pub owner_prunes: bool,
     pub readers: usize,
     pub forgets: bool,
     pub checks: bool,
@@ -99,6 +101,7 @@ impl Plan {
             writers: *dice.pick(&[1, 1, 2, 2, 2, 3, 4]),
             shared_key: dice.in_thousand(250),
             pruners: *dice.pick(&[0, 1, 1, 1, 2, 2]),
+            owner_prunes: dice.in_thousand(400),
             readers: *dice.pick(&[0, 0, 1]),
             forgets: dice.in_thousand(600),
             checks: dice.in_thousand(250),

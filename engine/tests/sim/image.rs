@@ -82,7 +82,8 @@ impl Images {
                 let who = &keys.writers[n % 2];
                 let repo = self.open(memory.clone(), &who.0, &self.cache());
                 let options = self.backup(source, attempt);
-                let done = backup(&Arc::new(repo), &who.1, Box::new(rng.clone()), &options, &Silent, &Cancel::default());
+                let done =
+                    backup(&Arc::new(repo), &who.1, Box::new(rng.clone()), &options, &Silent, &Cancel::default());
                 book.attempts[attempt].committed = Some(done.unwrap().snapshot.unwrap());
                 let _: [u8; 32] = copal_engine::crypto::rng::draw(&mut rng);
             }
@@ -103,8 +104,14 @@ impl Images {
             fault.add(Rule::on(Verb::List, "probe/").effect(Effect::StaleList(1)));
         }
         let params = Params::with_average(64 << 10).unwrap();
-        let (mut repo, verdict) =
-            repo::init(fault, self.bridge.clone(), params, self.options(Arc::new(Still::default()), &self.cache()), rng).unwrap();
+        let (mut repo, verdict) = repo::init(
+            fault,
+            self.bridge.clone(),
+            params,
+            self.options(Arc::new(Still::default()), &self.cache()),
+            rng,
+        )
+        .unwrap();
         assert_eq!(verdict.strong_list, !lags);
         let mut enroll = |role, rng: &mut dyn Rng| {
             let bundle = repo.enroll_new(role, rng).unwrap();

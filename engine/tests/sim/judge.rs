@@ -61,6 +61,14 @@ pub struct Case<'c> {
     pub lags: bool,
 }
 
+/// When `check` reads everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checked {
+    Before,
+    After,
+    Not,
+}
+
 /// What does not hold; nothing, as it should be.
 pub struct Judged {
     pub faults: Vec<String>,
@@ -69,8 +77,8 @@ pub struct Judged {
 }
 
 impl Case<'_> {
-    /// `early`: it is checked before any prune, else only after.
-    pub fn judge(&self, early: bool) -> Judged {
+    /// It is checked before any prune, or only after, or not at all: that reads everything once more, and takes long.
+    pub fn judge(&self, checked: Checked) -> Judged {
         let mut judged = Judged { faults: self.book.faults.clone(), leaks: Vec::new() };
         let mut all = |what: &str, done: Result<Vec<String>>| match done {
             Ok(faults) => judged.faults.extend(faults.into_iter().map(|f| format!("{what}: {f}"))),
@@ -78,7 +86,7 @@ impl Case<'_> {
             Err(e) => judged.faults.push(format!("{what}: {e}")),
         };
         all("at first", self.snapshots());
-        if early || self.flipped {
+        if checked == Checked::Before || self.flipped {
             all("check", self.check());
         }
         if self.flipped {
@@ -92,7 +100,7 @@ impl Case<'_> {
         }
         // Before the check: what that proves lets more copies go.
         let left = self.prune(true);
-        if !early {
+        if checked == Checked::After {
             all("check after prunes", self.check());
         }
         match left {
@@ -141,8 +149,7 @@ impl Case<'_> {
     }
 
     fn check(&self) -> Result<Vec<String>> {
-        let options =
-            check::Options { read: Read::All, max_age: None, max_duration: None, with_cache: false, seed: 1 };
+        let options = check::Options { read: Read::All, max_age: None, max_duration: None, with_cache: false, seed: 1 };
         let report = check(&self.repo, &options, &Silent, &Cancel::default())?;
         if self.flipped {
             return Ok(Vec::new());

@@ -37,6 +37,7 @@ fn report(totals: &Totals, begun: Instant) {
     let n = totals.schedules.max(1);
     println!("{n} schedules in {:.0} s, {} calls each", begun.elapsed().as_secs_f64(), totals.counts.ops / n);
     println!("{:?}, {} committed, {} forgotten", totals.counts, totals.committed, totals.forgotten);
+    println!("created: {:?}", totals.created);
     totals.ends.iter().for_each(|(how, n)| println!("{n:8} {how}"));
     println!("leaks: {} {:?}", totals.leaked.len(), &totals.leaked[..totals.leaked.len().min(20)]);
 }

@@ -62,7 +62,8 @@ impl Mutant {
                 Some(Ok(Answer::Done))
             }
             (Self::PinHidden, Ask::List(prefix, _)) if prunes && prefix == "pin/" => {
-                let newest = state.created.iter().rev().find(|k| matches!(objects::parse(k.as_str()), Some(Parsed::Pin(..))));
+                let newest =
+                    state.created.iter().rev().find(|k| matches!(objects::parse(k.as_str()), Some(Parsed::Pin(..))));
                 let newest = newest.map_or(String::new(), |k| k.as_str().to_owned());
                 without(state.apply(ask), &|key| key.starts_with(&newest))
             }

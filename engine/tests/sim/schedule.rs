@@ -13,7 +13,7 @@ use crate::actors::{Actor, Role, wait};
 use crate::book::Book;
 use crate::dice::{DAY, Dice, Plan, SECOND};
 use crate::image::Images;
-use crate::judge::{Case, Judged};
+use crate::judge::{Case, Checked, Judged};
 use crate::mutants::{Forge, Mutant};
 use crate::world::{Counts, World};
 
@@ -26,6 +26,7 @@ pub struct Outcome {
     pub judged: Judged,
     pub counts: Counts,
     pub book: Book,
+    pub created: BTreeMap<&'static str, u64>,
     /// Of everything that came to pass, in its order.
     pub trace: u64,
     pub log: Vec<String>,
@@ -66,13 +67,15 @@ pub fn run(images: &Images, seed: u64, mutant: Option<Mutant>, judge: bool) -> O
     let judged = if judge {
         let repo = Arc::new(images.open(memory.clone(), &image.keys.owner.0, &cache.join("judge")));
         let case = Case { images, image, book: &book, memory: memory.clone(), repo, flipped, lags: plan.image == 3 };
-        case.judge(seed % 2 == 0)
+        let checked = [Checked::Before, Checked::Not, Checked::After, Checked::Not][(seed % 4) as usize];
+        case.judge(checked)
     } else {
         Judged { faults: book.faults.clone(), leaks: Vec::new() }
     };
     let _ = fs::remove_dir_all(&cache);
     let log = state.log.iter().cloned().collect();
-    Outcome { judged, counts: state.counts, trace: state.trace(), log, memory, book, plan }
+    let created = state.kinds();
+    Outcome { judged, counts: state.counts, trace: state.trace(), log, memory, book, created, plan }
 }
 
 /// Lets everybody do what they do, until all have done it.
@@ -128,6 +131,8 @@ pub struct Totals {
     pub schedules: u64,
     pub counts: Counts,
     pub ends: BTreeMap<String, u64>,
+    /// What was created, by its kind.
+    pub created: BTreeMap<&'static str, u64>,
     pub failed: Vec<u64>,
     pub leaked: Vec<u64>,
     pub committed: u64,
@@ -144,6 +149,7 @@ impl Totals {
         sum.crashes += one.crashes;
         sum.sleeps += one.sleeps;
         outcome.book.ends.iter().for_each(|(how, n)| *self.ends.entry(how.clone()).or_default() += n);
+        outcome.created.iter().for_each(|(kind, n)| *self.created.entry(kind).or_default() += n);
         self.committed += outcome.book.attempts.iter().filter(|a| a.committed.is_some()).count() as u64;
         self.forgotten += outcome.book.count_forgotten();
         if !outcome.judged.faults.is_empty() {
@@ -159,7 +165,8 @@ impl Totals {
 pub fn many(images: &Images, first: u64, count: u64, mutant: Option<Mutant>, enough: usize) -> Totals {
     let next = AtomicU64::new(first);
     let totals = Mutex::new(Totals::default());
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    // Two for each core: an actor that hands over to another leaves its core for a moment.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from) * 2;
     std::thread::scope(|scope| {
         for _ in 0..cores {
             scope.spawn(|| {

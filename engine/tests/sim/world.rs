@@ -3,7 +3,7 @@
 //! One actor runs at a time. When nothing of it can go on ([`Bridge::single`] tells), the next event of anybody is drawn: a call
 //! of the store that takes effect and is answered, or a wait that ends. So a schedule is a function of its seed.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
@@ -13,6 +13,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
+use copal_engine::format::objects::{self, Parsed};
 use copal_engine::store::memory::Memory;
 use copal_engine::store::{Key, Page, Result, Store, StoreError, Verb};
 use tokio::sync::oneshot;
@@ -252,6 +253,27 @@ impl State {
         let line = line(self);
         line.hash(&mut self.trace);
         self.log.push_back(line);
+    }
+
+    /// How many objects of each kind were created.
+    pub fn kinds(&self) -> BTreeMap<&'static str, u64> {
+        let mut kinds = BTreeMap::new();
+        for key in &self.created {
+            let kind = match objects::parse(key.as_str()) {
+                Some(Parsed::Pin(..)) => "pins",
+                Some(Parsed::Ack(..)) => "acks",
+                Some(Parsed::Snapshot(..)) => "snapshots and tombstones",
+                Some(Parsed::Pack(..)) => "packs",
+                Some(Parsed::Segment(..)) => "segments",
+                Some(Parsed::Condemn(_)) => "condemns",
+                Some(Parsed::Sweep(_)) => "sweeps",
+                Some(Parsed::Base(_)) => "bases",
+                Some(Parsed::Forget(_)) => "forgets",
+                _ => "others",
+            };
+            *kinds.entry(kind).or_default() += 1;
+        }
+        kinds
     }
 
     /// Of all that came to pass.
