@@ -62,6 +62,12 @@ impl Book {
         self.forgotten.get(snapshot).copied().unwrap_or(Forgotten::No)
     }
 
+    /// Every attempt that was reported, and whose snapshot nobody has tried to forget.
+    pub fn must_be_there(&self) -> impl Iterator<Item = (usize, SnapshotId)> + '_ {
+        let committed = self.attempts.iter().enumerate().filter_map(|(n, a)| Some((n, a.committed?)));
+        committed.filter(|(_, id)| self.forgotten(id) == Forgotten::No)
+    }
+
     /// How many were forgotten for sure.
     pub fn count_forgotten(&self) -> u64 {
         self.forgotten.values().filter(|how| **how == Forgotten::Yes).count() as u64

@@ -118,10 +118,7 @@ impl Case<'_> {
         if !self.flipped {
             view.base.whole()?;
             faults.extend(view.problems.iter().map(|p| p.to_string()));
-            for (n, attempt) in self.book.attempts.iter().enumerate() {
-                let Some(id) = attempt.committed.filter(|id| self.book.forgotten(id) == Forgotten::No) else {
-                    continue;
-                };
+            for (n, id) in self.book.must_be_there() {
                 if !view.snapshots.iter().any(|s| s.id() == id) {
                     faults.push(format!("attempt {n} was committed as {} and is not there", id.short()));
                 }

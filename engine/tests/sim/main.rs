@@ -11,6 +11,7 @@
 mod actors;
 mod book;
 mod dice;
+mod faults;
 mod image;
 mod judge;
 mod mutants;
@@ -85,4 +86,30 @@ fn one_seed() {
     let images = Images::make();
     let outcome = run(&images, number("COPAL_SIM_SEED").expect("COPAL_SIM_SEED is the seed"), None, true);
     println!("{}", outcome.tell());
+}
+
+/// Leaves the states of some schedules on the disk, as they were left by everybody, for a judge that shares no code with the
+/// engine: `<dir>/<seed>/` is the repository, `<seed>.key` the owner's key, `<seed>.committed` the ids that must be there.
+#[test]
+#[ignore = "tests/reader calls it, with COPAL_SIM_STATES"]
+fn leave_states() {
+    let images = Images::make();
+    let dir = std::path::PathBuf::from(std::env::var_os("COPAL_SIM_STATES").expect("COPAL_SIM_STATES is a directory"));
+    let (first, count) = (number("COPAL_SIM_SEED").unwrap_or(1), number("COPAL_SIM_COUNT").unwrap_or(40));
+    // Every so many, so that they are others than those that are looked at first.
+    for seed in (0..count).map(|n| first + n * 500) {
+        let outcome = run(&images, seed, None, false);
+        if outcome.plan.flips > 0 {
+            continue;
+        }
+        for (key, body) in outcome.memory.snapshot() {
+            let path = dir.join(seed.to_string()).join(key.as_str());
+            std::fs::create_dir_all(path.parent().expect("keys have folders")).unwrap();
+            std::fs::write(path, body).unwrap();
+        }
+        let owner = images.images[outcome.plan.image].keys.owner.0.to_text();
+        std::fs::write(dir.join(format!("{seed}.key")), owner.as_bytes()).unwrap();
+        let ids: Vec<String> = outcome.book.must_be_there().map(|(_, id)| id.to_string()).collect();
+        std::fs::write(dir.join(format!("{seed}.committed")), ids.join("\n")).unwrap();
+    }
 }
