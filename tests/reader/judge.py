@@ -200,7 +200,10 @@ class Judge(Inventory):
         for g, (dead, packs) in self.sweeps.items():
             key = f"gc/{g:016x}.sweep"
             if (g,) not in self.keys_of["condemn"]:
-                self.error(key, "its condemn is gone, which is deleted last")
+                if g <= max(done, default=0):
+                    self.note(key, "stands again, and base is past it")  # a put that came late
+                else:
+                    self.error(key, "its condemn is gone, which is deleted last")
             elif g in self.condemns and not set(packs) <= set(self.condemns[g][1]):
                 self.error(key, "names packs that its condemn does not")
             self.judge_dead(key, dead)
@@ -232,7 +235,8 @@ class Judge(Inventory):
     def judge_claims(self, key, g, dead, packs):
         names = {p.id for p in packs}
         for (writer, session, generation), claims in self.acks.items():
-            if generation == g and (writer, session) not in dead and names & set(claims):
+            ended = (writer, session) in dead or (writer, session) in self.tombstones  # it may answer after that: who has ended it need not care
+            if generation == g and not ended and names & set(claims):
                 self.error(key, f"names a pack that session {who(writer, session)} claims")
 
     def judge_done(self, key, packs):

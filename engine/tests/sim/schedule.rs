@@ -182,6 +182,9 @@ pub fn many(images: &Images, first: u64, count: u64, mutant: Option<Mutant>, eno
                         eprintln!("=== seed {seed}: {:#?}", outcome.judged.faults);
                     }
                     totals.add(seed, &outcome);
+                    if totals.schedules % 10_000 == 0 {
+                        eprintln!("{} schedules so far, {} failed", totals.schedules, totals.failed.len());
+                    }
                 }
             });
         }
