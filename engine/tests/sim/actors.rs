@@ -22,7 +22,7 @@ use copal_engine::store::{Key, Store, StoreError};
 use copal_engine::{Error, Result};
 
 use crate::book::Forgotten;
-use crate::dice::{Dice, HOUR, Plan, SECOND};
+use crate::dice::{DAY, Dice, HOUR, Plan, SECOND};
 use crate::image::{Image, Images, everything};
 use crate::judge::{read_files, same};
 use crate::mutants::Mutant;
@@ -111,12 +111,17 @@ impl Actor<'_> {
             let name = self.role.name();
             state.book.ended(&format!("{}: {how}", name.split(' ').next().unwrap_or_default()));
             drop(state);
-            let pause = self.dice.spread(SECOND, HOUR * 100);
+            let long = if self.contested() && self.dice.below(8) > 0 { HOUR / 4 } else { DAY * 20 };
+            let pause = self.dice.spread(SECOND, long);
             turn = wait(&self.world, self.number, pause);
             self.world.rest(self.number);
         }
         turn.recv().expect("the world lasts as long as its actors");
         self.world.end(self.number);
+    }
+
+    fn contested(&self) -> bool {
+        self.world.lock().plan.contested
     }
 
     fn fault(&self, what: String) {
@@ -197,7 +202,7 @@ impl Actor<'_> {
     }
 
     fn prune(&mut self, repo: &Arc<Repository>, own: &Identity) -> Result<()> {
-        if self.dice.below(2) == 0 {
+        if self.contested() || self.dice.below(2) == 0 {
             self.forget(repo)?;
         }
         let mut options = everything();
@@ -227,8 +232,9 @@ impl Actor<'_> {
     fn forget(&mut self, repo: &Arc<Repository>) -> Result<()> {
         let (snapshots, _) = repo.snapshots()?;
         let mut chosen = Vec::new();
+        let all = self.dice.below(3) == 0;
         for s in &snapshots {
-            if s.graph.root.is_some() && self.dice.below(2) == 0 {
+            if s.graph.root.is_some() && (all || self.dice.below(2) == 0) {
                 chosen.push(s.at);
             }
         }

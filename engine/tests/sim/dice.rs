@@ -60,6 +60,10 @@ pub struct Plan {
     pub checks: bool,
     /// Runs of each actor.
     pub runs: usize,
+    /// All begin at once and again soon, and every prune forgets first: backups and prunes meet.
+    pub contested: bool,
+    /// About how long a backup takes for an entry, a prune for a pack.
+    pub walk: Duration,
     /// How often the actor that went on last goes on.
     pub sticks: u32,
     /// About how long a call takes.
@@ -95,17 +99,20 @@ impl Plan {
         let (short_lists, flips) = (often(300, &[1]), often(60, &[1, 2]));
         // The last image is of a store whose LISTs lag: only there is no end of them.
         let image = if dice.in_thousand(70) { 3 } else { dice.below(3) };
+        let contested = dice.in_thousand(600);
         Self {
             seed,
             image,
             writers: *dice.pick(&[1, 1, 2, 2, 2, 3, 4]),
             shared_key: dice.in_thousand(250),
-            pruners: *dice.pick(&[0, 1, 1, 1, 2, 2]),
+            pruners: if contested { 1 + dice.below(2) } else { dice.below(3) },
+            contested,
             owner_prunes: dice.in_thousand(400),
             readers: *dice.pick(&[0, 0, 1]),
             forgets: dice.in_thousand(600),
             checks: dice.in_thousand(250),
             runs: *dice.pick(&[1, 2, 2, 3]),
+            walk: *dice.pick(&[Duration::ZERO, SECOND, SECOND * 30, SECOND * 300]),
             sticks: *dice.pick(&[0, 500, 800, 950]),
             latency: *dice.pick(&[SECOND / 200, SECOND / 4, SECOND * 3]),
             page: *dice.pick(&[3, 1000, 1000]),

@@ -87,7 +87,7 @@ fn act(images: &Images, world: &Arc<World>, roles: &[Role], cache: &std::path::P
         .map(|n| {
             // Most at about the same time, some much later.
             let time = match dice.below(3) {
-                0 => dice.spread(SECOND, DAY * 3),
+                0 if !plan.contested => dice.spread(SECOND, DAY * 3),
                 _ => SECOND * dice.below(5) as u32,
             };
             wait(world, n, time)

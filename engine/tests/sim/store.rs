@@ -71,7 +71,7 @@ impl Turns {
         asked.await
     }
 
-    /// Lets others go on in between.
+    /// Works for a while, and lets others go on.
     pub async fn pass(&self) {
         let asked = {
             let mut state = self.world.lock();
@@ -79,8 +79,8 @@ impl Turns {
                 return;
             }
             let (tell, answer) = oneshot::channel();
-            let now = state.now;
-            let id = state.ask(self.actor, Ask::Wait(now), Tell::Task(tell));
+            let until = state.now + state.plan.walk.mul_f64(state.dice.below(200) as f64 / 100.0);
+            let id = state.ask(self.actor, Ask::Wait(until), Tell::Task(tell));
             Asked { turns: self, id, answer }
         };
         drop(asked.await);

@@ -377,11 +377,13 @@ impl State {
                 self.actors[actor].skew = if self.dice.below(2) == 0 { far } else { -far };
             }
             let ask = self.pending[at].ask.clone();
-            if ask.verb().is_some() && self.dice.in_thousand(self.plan.crashes) {
+            // Between two reads one moment is as good as another.
+            let weight = if ask.is_write() { 6 } else { 1 };
+            if ask.verb().is_some() && self.dice.in_thousand(self.plan.crashes * weight / 2) {
                 self.crash(actor, id);
                 return true;
             }
-            if self.falls_asleep(actor) && self.dice.below(2) == 0 {
+            if self.falls_asleep(actor, weight) && self.dice.below(2) == 0 {
                 return false;
             }
             let answer = self.answer(actor, &ask);
@@ -406,8 +408,8 @@ impl State {
     }
 
     /// Whether its machine is suspended now, for minutes or months.
-    fn falls_asleep(&mut self, actor: usize) -> bool {
-        let sleeps = self.dice.in_thousand(self.plan.sleeps);
+    fn falls_asleep(&mut self, actor: usize, weight: u32) -> bool {
+        let sleeps = self.dice.in_thousand(self.plan.sleeps * weight / 2);
         if sleeps {
             self.counts.sleeps += 1;
             let long = self.dice.spread(SECOND * 20, DAY * 200);
