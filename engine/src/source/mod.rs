@@ -63,7 +63,7 @@ pub struct Options {
     /// walk stores that as an empty directory.
     pub one_file_system: bool,
     /// Inode numbers and ctimes are a copy's own (clones of volumes, FUSE without stable numbers): they are neither
-    /// compared nor stored, but for the identity of files with several names.
+    /// compared nor stored, nor are birth times, but for the identity of files with several names.
     pub ignore_inode: bool,
     /// ctimes are not compared (they are stored).
     pub ignore_ctime: bool,

@@ -21,13 +21,14 @@ use copal_engine::store::retry::{Policy, Retry};
 use copal_engine::store::{Key, Store, StoreError};
 use copal_engine::{Error, Result};
 
+use crate::ask::Ask;
 use crate::book::Forgotten;
 use crate::dice::{DAY, Dice, HOUR, Plan, SECOND};
 use crate::image::{Image, Images, everything};
 use crate::judge::{read_files, same};
 use crate::mutants::Mutant;
 use crate::store::Turns;
-use crate::world::{Ask, Tell, World};
+use crate::world::{Tell, World};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {

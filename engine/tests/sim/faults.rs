@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use copal_engine::store::{Key, Page, Store};
 
+use crate::ask::{Answer, Answered, Ask};
 use crate::dice::{DAY, SECOND};
-use crate::world::{Answer, Answered, Ask, State, at_once};
+use crate::world::{State, at_once};
 
 impl State {
     pub fn may_arrive(&mut self, ask: Ask) {
@@ -42,6 +43,7 @@ impl State {
         due.sort_by_key(|(at, _)| *at);
         for (_, ask) in due {
             let done = self.apply(&ask).is_ok();
+            self.late_base |= done && ask.is_write() && ask.key().starts_with("base/");
             self.note(|_| format!("    late: {} {}", ask.what(), if done { "arrives" } else { "has no effect" }));
         }
     }

@@ -9,6 +9,7 @@
 #![allow(missing_docs, unreachable_pub)]
 
 mod actors;
+mod ask;
 mod book;
 mod dice;
 mod faults;
@@ -100,7 +101,7 @@ fn leave_states() {
     for seed in (0..count).map(|n| first + n * 500) {
         let outcome = run(&images, seed, None, false);
         // There the documents are broken on purpose.
-        if outcome.plan.flips > 0 || outcome.plan.torn > 0 {
+        if outcome.plan.flips > 0 || outcome.plan.torn > 0 || outcome.late_base {
             continue;
         }
         for (key, body) in outcome.memory.snapshot() {

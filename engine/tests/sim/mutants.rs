@@ -11,7 +11,8 @@ use copal_engine::store::StoreError;
 
 use crate::image::Keys;
 
-use crate::world::{Answer, Answered, Ask, State};
+use crate::ask::{Answer, Answered, Ask};
+use crate::world::State;
 
 /// What a store does that it must not, or that an actor does not see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

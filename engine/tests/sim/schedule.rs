@@ -30,6 +30,8 @@ pub struct Outcome {
     /// Of everything that came to pass, in its order.
     pub trace: u64,
     pub log: Vec<String>,
+    /// As in [`crate::world::State`].
+    pub late_base: bool,
     pub memory: Arc<Memory>,
 }
 
@@ -63,10 +65,19 @@ pub fn run(images: &Images, seed: u64, mutant: Option<Mutant>, judge: bool) -> O
     let memory = Arc::new(Memory::new());
     memory.restore(state.memory.snapshot());
     let flipped = !state.flipped.is_empty();
-    let book = state.book.clone();
+    let (book, late_base) = (state.book.clone(), state.late_base);
     let judged = if judge {
         let repo = Arc::new(images.open(memory.clone(), &image.keys.owner.0, &cache.join("judge")));
-        let case = Case { images, image, book: &book, memory: memory.clone(), repo, flipped, lags: plan.image == 3 };
+        let case = Case {
+            images,
+            image,
+            book: &book,
+            memory: memory.clone(),
+            repo,
+            flipped,
+            late_base,
+            lags: plan.image == 3,
+        };
         let checked = [Checked::Before, Checked::Not, Checked::After, Checked::Not][(seed % 4) as usize];
         case.judge(checked)
     } else {
@@ -75,7 +86,7 @@ pub fn run(images: &Images, seed: u64, mutant: Option<Mutant>, judge: bool) -> O
     let _ = fs::remove_dir_all(&cache);
     let log = state.log.iter().cloned().collect();
     let created = state.kinds();
-    Outcome { judged, counts: state.counts, trace: state.trace(), log, memory, book, created, plan }
+    Outcome { judged, counts: state.counts, trace: state.trace(), log, memory, book, created, late_base, plan }
 }
 
 /// Lets everybody do what they do, until all have done it.

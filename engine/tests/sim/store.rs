@@ -14,7 +14,8 @@ use copal_engine::repo::Clock;
 use copal_engine::store::{Key, Page, Result, Store};
 use tokio::sync::oneshot;
 
-use crate::world::{Answer, Answered, Ask, Tell, World};
+use crate::ask::{Answer, Answered, Ask};
+use crate::world::{Tell, World};
 
 /// 2026-01-01, where every world begins.
 pub const EPOCH: i64 = 1_767_225_600;

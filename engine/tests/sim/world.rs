@@ -6,85 +6,20 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::ops::Range;
 use std::sync::mpsc::Sender;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
 use copal_engine::format::objects::{self, Parsed};
 use copal_engine::store::memory::Memory;
-use copal_engine::store::{Key, Page, Result, StoreError, Verb};
+use copal_engine::store::{Key, Store};
 use tokio::sync::oneshot;
 
+use crate::ask::{Answer, Answered, Ask};
 use crate::book::Book;
 use crate::dice::{DAY, Dice, Plan, SECOND};
 use crate::mutants::{Forge, Mutant};
-
-/// What an actor waits for.
-#[derive(Debug, Clone)]
-pub enum Ask {
-    PutNew(Key, Bytes),
-    Put(Key, Bytes),
-    Get(Key, u64),
-    GetRange(Key, Range<u64>),
-    Head(Key),
-    List(String, Option<Key>),
-    Delete(Key),
-    /// Until then, at least.
-    Wait(Duration),
-}
-
-#[derive(Debug)]
-pub enum Answer {
-    Done,
-    Bytes(Bytes),
-    Size(u64),
-    Page(Page),
-}
-
-pub type Answered = Result<Answer>;
-
-impl Ask {
-    pub fn key(&self) -> &str {
-        match self {
-            Self::PutNew(key, _) | Self::Put(key, _) | Self::Get(key, _) => key.as_str(),
-            Self::GetRange(key, _) | Self::Head(key) | Self::Delete(key) => key.as_str(),
-            Self::List(prefix, _) => prefix,
-            Self::Wait(_) => "",
-        }
-    }
-
-    pub fn verb(&self) -> Option<Verb> {
-        Some(match self {
-            Self::PutNew(..) => Verb::PutNew,
-            Self::Put(..) => Verb::Put,
-            Self::Get(..) => Verb::Get,
-            Self::GetRange(..) => Verb::GetRange,
-            Self::Head(_) => Verb::Head,
-            Self::List(..) => Verb::List,
-            Self::Delete(_) => Verb::Delete,
-            Self::Wait(_) => return None,
-        })
-    }
-
-    pub fn is_write(&self) -> bool {
-        matches!(self, Self::PutNew(..) | Self::Put(..) | Self::Delete(_))
-    }
-
-    pub fn what(&self) -> String {
-        format!("{} {}", self.verb().map_or("wait".into(), |v| v.to_string()), self.key())
-    }
-
-    pub fn fails_for_now(&self) -> StoreError {
-        StoreError::Transient { what: self.what(), source: "simulated".into() }
-    }
-
-    pub fn dies(&self) -> StoreError {
-        StoreError::Failed { what: self.what(), source: "the process died".into() }
-    }
-}
 
 /// Whom an answer goes to.
 pub enum Tell {
@@ -144,6 +79,8 @@ pub struct State {
     pub created: Vec<Key>,
     pub counts: Counts,
     pub flipped: Vec<Key>,
+    /// A base came late, perhaps below the newest one, which does not follow it: `check` and the judge call that damage.
+    pub late_base: bool,
     trace: DefaultHasher,
     /// The last events, for who looks into a failure.
     pub log: VecDeque<String>,
@@ -187,6 +124,7 @@ impl World {
             created: Vec::new(),
             counts: Counts::default(),
             flipped: Vec::new(),
+            late_base: false,
             trace: DefaultHasher::new(),
             log: VecDeque::new(),
             running: NOBODY,
