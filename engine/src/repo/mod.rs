@@ -16,6 +16,7 @@ pub mod index;
 pub mod init;
 pub mod key_admin;
 mod ledger;
+pub mod mend;
 mod merge;
 mod open;
 pub mod packer;

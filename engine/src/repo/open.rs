@@ -346,9 +346,12 @@ impl Repository {
         read_slots(&self.store, &self.bridge)
     }
 
-    /// Reads the config's epochs again: all of them are signed by ROOT and chained.
-    pub fn verify_config(&self) -> Result<()> {
-        verify_epochs(&read_epochs(&self.store, &self.bridge)?, &self.bundle).map(drop)
+    /// Reads the config's epochs again: all of them are signed by ROOT and chained. The lowest that is there: 1, unless older
+    /// ones were removed.
+    pub fn verify_config(&self) -> Result<u64> {
+        let epochs = read_epochs(&self.store, &self.bridge)?;
+        verify_epochs(&epochs, &self.bundle)?;
+        Ok(epochs[0].0)
     }
 
     /// Refuses what the role may not do, or what a feature forbids to this program.

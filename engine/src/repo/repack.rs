@@ -172,26 +172,30 @@ impl Repack {
     pub fn commit(mut self) -> Result<Moved> {
         self.write(0, true)?;
         self.write(1, true)?;
-        let graph = GraphPart {
-            kind: SnapshotKind::None,
-            time: super::init::now(),
-            epoch: 0,
-            root: None,
-            source: [0; 32],
-            host: [0; 32],
-            paths: Vec::new(),
-            labels: Vec::new(),
-            previous: None,
-            original: None,
-            run: None,
-            parts: Vec::new(),
-            view: Default::default(),
-            segments: Vec::new(),
-            packs: 0,
-            pack_bytes: 0,
-            inline: None,
-        };
-        self.session.commit(graph, |_| NamesPart::default())?;
+        self.session.commit(without_tree(), |_| NamesPart::default())?;
         Ok(self.moved)
+    }
+}
+
+/// What a session commits that only moves blobs: no tree.
+pub fn without_tree() -> GraphPart {
+    GraphPart {
+        kind: SnapshotKind::None,
+        time: super::init::now(),
+        epoch: 0,
+        root: None,
+        source: [0; 32],
+        host: [0; 32],
+        paths: Vec::new(),
+        labels: Vec::new(),
+        previous: None,
+        original: None,
+        run: None,
+        parts: Vec::new(),
+        view: Default::default(),
+        segments: Vec::new(),
+        packs: 0,
+        pack_bytes: 0,
+        inline: None,
     }
 }

@@ -151,6 +151,30 @@ fn snapshots_count_only_with_a_members_signature() {
 }
 
 #[test]
+fn the_config_begins_with_its_first_epoch() {
+    let bench = Bench::new();
+    let configs = bench.keys("cfg/");
+    assert_eq!(configs.len(), 2, "made, and the owner's writer was enrolled");
+    let whole = bench.objects();
+    bench.delete(&configs[0]);
+    let report = bench.check(Read::All);
+    let finding = only(&report, "cfg/0000000000000001", &[I1]);
+    assert!(finding.faults[0].what.contains("0 of the snapshots"), "{finding:?}");
+    assert!(bench.unrestorable().is_empty());
+
+    // Of three the first two; the snapshots were made under the second.
+    bench.store.restore(whole);
+    bench.enroll(Role::Writer);
+    for config in &configs {
+        bench.delete(config);
+    }
+    let report = bench.check(Read::Nothing);
+    let told: Vec<_> = report.findings.iter().map(|f| (f.object.as_str(), f.faults[0].what.contains("2 of"))).collect();
+    assert_eq!(told, [("cfg/0000000000000001", false), ("cfg/0000000000000002", true)]);
+    assert_eq!((report.snapshots, report.errors), (2, 2));
+}
+
+#[test]
 fn a_revoked_writers_later_snapshots_do_not_count() {
     let bench = Bench::new();
     let writer = bench.enroll(Role::Writer);

@@ -15,7 +15,8 @@ use super::lists::get_all;
 
 /// **I1** Every snapshot is signed by a member of the config that was not revoked before its session.
 ///
-/// The view verified them when it read them. That the config is ROOT's is verified here once more, all epochs of it.
+/// The view verified them when it read them. That the config is ROOT's is verified here once more, all epochs of it, and that
+/// they begin with the first: a repository opens without its older epochs, because the newest says all that counts.
 pub(super) fn i1_signed(repo: &Repository, view: &View, damage: &Damage) -> Result<()> {
     for problem in of_kind(view, ProblemKind::Damaged, "snap/") {
         damage.object(&object(problem), Invariant::I1, problem.message.clone());
@@ -23,9 +24,22 @@ pub(super) fn i1_signed(repo: &Repository, view: &View, damage: &Damage) -> Resu
     match repo.verify_config() {
         Err(Error::Damaged { object, how }) => damage.object(&object, Invariant::I1, how),
         Err(Error::WrongKey(how)) => damage.object("cfg", Invariant::I1, how),
-        other => other?,
+        other => (1..other?).take(EPOCHS_TOLD).for_each(|epoch| missing_epoch(epoch, view, damage)),
     }
     Ok(())
+}
+
+/// Missing epochs of the config that are told one by one.
+const EPOCHS_TOLD: usize = 100;
+
+fn missing_epoch(epoch: u64, view: &View, damage: &Damage) {
+    let made = view.committed().filter(|s| s.graph.epoch == epoch).count();
+    let how = format!(
+        "this epoch of the config is not in the store, though newer ones are. Everything opens; but that the newer ones follow \
+         from the one that the repository was made with cannot be verified any more, nor what held when {made} of the \
+         snapshots were made under it"
+    );
+    damage.object(&objects::config(epoch), Invariant::I1, how);
 }
 
 /// **I2** Every segment that the newest base names, or a snapshot that is not in it, exists, has its hash, and opens.

@@ -1,0 +1,81 @@
+//! One object of every kind, a byte of it changed here and there: whatever is done then either says so or harms nothing.
+
+use std::collections::BTreeSet;
+
+use copal_engine::crypto::rng::SystemRng;
+use copal_engine::ops::check::{Read, check};
+use copal_engine::ops::prune::{self, prune};
+use copal_engine::progress::{Cancel, Silent};
+use copal_engine::store::Key;
+
+use crate::bench::{Bench, options};
+use crate::{assert_none_lost, files, repair_index, repair_packs, repair_snapshots};
+
+/// Places in each object, evenly apart.
+const PLACES: usize = 4;
+
+/// A small repository with an object of every kind.
+fn small() -> Bench {
+    let bench = Bench::new();
+    bench.write("e", b"fifth");
+    let forgotten = bench.backup();
+    bench.check(Read::All);
+    let repo = bench.repo();
+    let pruned = prune(&repo, &bench.who, Box::new(SystemRng), &Default::default(), &Silent, &Cancel::default());
+    pruned.unwrap();
+    let at = repo.snapshots().unwrap().0.iter().find(|s| s.id() == forgotten).unwrap().at;
+    repo.forget(&[at]).unwrap();
+    // A base stands, so that a backup after it is what a snapshot alone names.
+    bench.write("f", &crate::bench::noise(6, 1 << 20));
+    bench.backup();
+    bench
+}
+
+/// The first and the last of each kind.
+fn samples(bench: &Bench) -> BTreeSet<Key> {
+    let kinds = ["cfg/", "key/", "pin/", "pack/", "idx/", "snap/", "base/", "check/", "forget/"];
+    let ends = |kind: &&str| {
+        let keys = bench.keys(kind);
+        [keys.first().cloned(), keys.last().cloned()]
+    };
+    kinds.iter().flat_map(ends).flatten().collect()
+}
+
+#[test]
+fn no_changed_byte_leads_to_a_wrong_one_or_to_a_loss() {
+    let bench = small();
+    let (whole, right) = (bench.objects(), files(&bench).unwrap());
+    assert!(right.values().all(Option::is_some));
+    let samples = samples(&bench);
+    assert!(samples.len() >= 12, "{samples:?}");
+    let (mut unopened, mut seen) = (0, 0);
+    for key in &samples {
+        let len = whole[key].len();
+        for n in 0..PLACES {
+            bench.store.restore(whole.clone());
+            bench.flip(key, (len - 1) * n / (PLACES - 1));
+            let at = format!("byte {} of {key}", (len - 1) * n / (PLACES - 1));
+            let Ok(before) = files(&bench) else {
+                unopened += 1;
+                continue;
+            };
+            let all_right = |files: &crate::Files| {
+                files.iter().all(|(place, bytes)| bytes.is_none() || right.get(place).is_none_or(|right| right == bytes))
+            };
+            assert!(all_right(&before), "{at}: a wrong byte");
+            let repo = bench.repo();
+            let found = check(&repo, &options(Read::All), &Silent, &Cancel::default());
+            seen += usize::from(found.as_ref().map_or(true, |report| report.errors > 0));
+            let _ = repair_index(&bench, &Default::default());
+            let _ = repair_packs(&bench, &Default::default());
+            assert_none_lost(&before, &files(&bench).unwrap());
+            let _ = repair_snapshots(&bench, &Default::default());
+            let options = prune::Options { exclusive: true, ..Default::default() };
+            let _ = prune(&repo, &bench.who, Box::new(SystemRng), &options, &Silent, &Cancel::default());
+            let after = files(&bench).unwrap();
+            assert_none_lost(&before, &after);
+            assert!(all_right(&after), "{at}: a wrong byte after a repair");
+        }
+    }
+    assert!(unopened > 0 && seen > PLACES * samples.len() / 2, "{unopened} did not open, {seen} were found");
+}
