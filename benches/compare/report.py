@@ -8,7 +8,7 @@ from recipes import TITLES
 
 MB, MIB = 1e6, 1024 * 1024
 BUSY = 0.1  # other load above this share of the machine is marked with ~
-TIMES = ("first", "repeat", "changed", "restore", "one", "check")
+TIMES = ("first", "repeat", "changed", "restore", "one", "check", "forget")
 COLORS = {"copal": "#c2571a", "restic": "#4878a8", "rustic": "#7aa6c9", "kopia": "#6a9a58", "borg": "#8d7ab5",
           "vykar": "#b3a04a", "bupstash": "#888888"}
 
@@ -28,7 +28,7 @@ def table(workload, scale, runs):
     cells = grouped(runs)
     tools = list(dict.fromkeys(run["tool"] for run in runs))
     heads = ["tool", "n", *(f"{step} s / CPU s" for step in TIMES), "RSS first", "anon first", "RSS restore",
-             "repo MB", "v2 MB", "end MB"]
+             "repo MB", "v2 MB", "end MB", "forgotten MB", "rewritten MB"]
     first = next(run for run in runs if run["step"] == "first")
     lines = [f"\n### {workload}: {TITLES[workload]}" + (f" (scale {scale:g})" if scale != 1 else ""),
              f"\n{first['files']:,} files, {first['bytes'] / 1e9:.3f} GB\n",
@@ -53,9 +53,10 @@ def row(cells, tool):
 
 
 def columns_of_sizes(cells):
+    """(step, field, unit) of each column behind the times."""
     last = max((step for _, step in cells if step.startswith("v")), default="changed")
     return (("first", "rss_sum", MIB), ("first", "anon_sum", MIB), ("restore", "rss_sum", MIB),
-            ("first", "repo_bytes", MB), ("changed", "repo_bytes", MB), (last, "repo_bytes", MB))
+            ("first", "repo_bytes", MB), ("changed", "repo_bytes", MB), (last, "repo_bytes", MB), ("forget", "repo_bytes", MB), ("forget", "written", MB))
 
 
 def against_best(cells, tools):
@@ -66,7 +67,8 @@ def against_best(cells, tools):
         return []
 
     def ratio(step, field, of):
-        others = {tool: of([run[field] for run in cells[tool, step]]) for tool in tools if cells[tool, step]}
+        others = {tool: of([run[field] for run in cells[tool, step]]) for tool in tools
+                  if cells[tool, step] and field in cells[tool, step][0]}
         own = others.pop("copal", None)
         if own is None or not others:
             return "-"

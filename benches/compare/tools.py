@@ -80,6 +80,10 @@ class Tool:
     def check(self, place):
         return [self.binary, "check", "--no-progress", "--read-data"]
 
+    def forget(self, place, keep):
+        """Drops all snapshots but the last `keep`, and gives the space back, with up to 5 % unused left in what stays."""
+        return [self.binary, "forget", "--no-progress", "--keep-last", str(keep), "--prune", "--max-unused", "5%"]
+
     def details(self, place):
         """Figures of its own about the repository, for the record."""
         return {}
@@ -112,6 +116,9 @@ class Restic(Tool):
     def check(self, place):
         return [self.binary, "check", "--quiet", "--read-data"]
 
+    def forget(self, place, keep):
+        return [self.binary, "forget", "--quiet", "--keep-last", str(keep), "--prune", "--max-unused", "5%"]
+
 
 class Rustic(Tool):
     name = "rustic"
@@ -134,6 +141,10 @@ class Rustic(Tool):
 
     def check(self, place):
         return [self.binary, "check", "--read-data"]
+
+    def forget(self, place, keep):
+        """Its own default waits a day before it deletes, which would free nothing here."""
+        return [self.binary, "forget", "--keep-last", str(keep), "--prune", "--max-unused", "5%", "--instant-delete"]
 
 
 class Kopia(Tool):
@@ -161,6 +172,9 @@ class Kopia(Tool):
 
     def check(self, place):
         return [self.binary, "--no-progress", "content", "verify", "--download-percent=100"]
+
+    def forget(self, place, keep):
+        return None  # its maintenance frees only what is old
 
 
 class Borg(Tool):
@@ -192,6 +206,9 @@ class Borg(Tool):
     def check(self, place):
         return [self.binary, "check", "--verify-data"]
 
+    def forget(self, place, keep):
+        return ["sh", "-c", f'"$0" prune --keep-last {keep} && "$0" compact --threshold 5', self.binary]
+
 
 class Bupstash(Tool):
     name = "bupstash"
@@ -218,6 +235,9 @@ class Bupstash(Tool):
 
     def check(self, place):
         return None  # there is none
+
+    def forget(self, place, keep):
+        return None  # it chooses by query, not by number
 
 
 class Vykar(Tool):
@@ -250,6 +270,9 @@ class Vykar(Tool):
 
     def check(self, place):
         return [self.binary, "check", "--verify-data"]
+
+    def forget(self, place, keep):
+        return None  # how much it leaves unused cannot be told
 
 
 TOOLS = {tool.name: tool for tool in (Copal, Restic, Rustic, Kopia, Borg, Vykar, Bupstash)}

@@ -132,6 +132,33 @@ fn secrets_are_in_no_output() {
     }
 }
 
+/// A rotation that was cut off has left its key beside the one in use: not yet written, not yet in effect, or in effect.
+#[test]
+fn a_rotation_that_was_cut_off_goes_on() {
+    let place = Place::new();
+    place.ok(&["backup", "src"]);
+    let (key, new) = (place.path("home/.config/copal/key"), place.path("home/.config/copal/key.new"));
+    fs::write(&new, "").unwrap();
+    place.ok(&["key", "rotate"]);
+    let rotated = fs::read(&key).unwrap();
+    assert!(!new.exists());
+    // In effect, and not in place of the older one.
+    place.ok(&["key", "rotate", "--key-out", "home/.config/copal/key.new"]);
+    let next = fs::read(&new).unwrap();
+    place.ok(&["backup", "src", "--key-file", "home/.config/copal/key.new"]);
+    let goes_on = place.ok(&["key", "rotate"]);
+    assert!(goes_on.err.contains("an earlier rotation was cut off"), "{goes_on:?}");
+    assert!(fs::read(&key).unwrap() == next && next != rotated && !new.exists());
+    let listed = place.json(&["snapshots"]);
+    assert_eq!(listed.as_array().unwrap().len(), 2, "{listed}");
+    // What is in use, or was once, is no key to go on with.
+    for other in [next, rotated] {
+        fs::write(&new, other).unwrap();
+        let refused = place.run(&["key", "rotate"]);
+        assert!(refused.code == 1 && refused.err.contains("is not replaced"), "{refused:?}");
+    }
+}
+
 /// Runs a command on a terminal of its own and answers its questions; prints its exit code and all that it showed.
 const ON_A_TERMINAL: &str = "
 import os, pty, select, sys

@@ -62,6 +62,18 @@ fn forget_does_both_in_one() {
     place.ok(&["check", "--read-data"]);
 }
 
+/// The snapshot that the newest one followed is remembered by nobody after the second prune: its chain is not broken.
+#[test]
+fn check_is_clean_after_every_prune() {
+    let place = place();
+    for round in 0..4 {
+        place.write("src/new", &noise(10 + round, 200_000));
+        place.ok(&["backup", "src"]);
+        place.ok(&["forget", "--keep-last", "1", "--prune"]);
+        place.ok(&["check", "--read-data"]);
+    }
+}
+
 #[test]
 fn who_may_not_cannot_and_wrong_limits_are_named() {
     let place = place();

@@ -115,6 +115,8 @@ fn output_is_what_the_schemas_say() {
         ("restore", &["restore", &tree, "-t", "out", "--dry-run"]),
         ("restore", &["restore", &tree, "-t", "out"]),
         ("check", &["check"]),
+        ("check", &["check", "--read-data", "--attest", "said.txt"]),
+        ("check-attested", &["check", "--attested", "said.txt"]),
         ("check", &["check", "--read-data-subset", "1/1", "--max-age", "1d", "-vv"]),
         ("key", &["key", "export", "--role", "writer", "--out", "w.key"]),
         ("key", &["key", "export", "--role", "reader", "--out", "r.key"]),

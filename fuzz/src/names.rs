@@ -8,9 +8,12 @@ use std::str::FromStr;
 
 use copal_engine::compress::Level;
 use copal_engine::crypto::kdf::RecoveryCode;
+use copal_engine::crypto::secret::Secret;
+use copal_engine::crypto::sign::SigningKey;
+use copal_engine::format::attestation::Attestation;
 use copal_engine::format::bundle::{Bundle, Role};
 use copal_engine::format::objects::{self, Parsed};
-use copal_engine::id::{BlobId, SessionId, SlotId, WriterId, parse_number};
+use copal_engine::id::{BlobId, SessionId, SlotId, WriterId, hex, parse_number};
 use copal_engine::store::probe::Verdict;
 use copal_engine::store::url::Location;
 use copal_engine::store::{KEY_BYTES_MAX, Key};
@@ -30,6 +33,17 @@ pub fn run(bytes: &[u8]) {
     }
     words(text);
     secrets(text);
+    attestation(text);
+}
+
+/// A statement that the owner signed, whatever it says.
+fn attestation(text: &str) {
+    let root = SigningKey::from_seed(Secret::from_bytes([1; 32]));
+    let signature = hex(&root.sign("copal 1 attestation", text.as_bytes()));
+    let text = format!("{text}signature {signature}\n");
+    if let Ok(attestation) = Attestation::decode(&text, &root.verifying()) {
+        assert_eq!(attestation.encode(&root), text);
+    }
 }
 
 fn key(text: &str) {

@@ -17,40 +17,32 @@ SMALL = ["--memory", "64M"]
 ROUNDS_OF_A_REPOSITORY = 6
 
 
-class Rounds:
-    """Rounds of one seed into repositories that `new_place` makes, each for a few rounds. Failures are AssertionErrors."""
+class Kept:
+    """The snapshots of a repository, and the trees that they were made from. Failures are AssertionErrors."""
+
+    files, file_bytes = FILES, FILE_BYTES
 
     def __init__(self, new_place, seed):
         self.new_place, self.seed, self.draw = new_place, seed, random.Random(seed)
-        self.seconds = {}
-        self.killed = self.adopting = self.adopted_bytes = self.committed = self.restores_killed = 0
+        self.seconds, self.states = {}, {}
+        self.killed = 0
 
     def run(self, count):
-        """`count` rounds."""
+        """`count` rounds, of which a repository serves for a few."""
         for done in range(0, count, ROUNDS_OF_A_REPOSITORY):
             place = self.new_place()
             try:
                 place.init("--chunk-size", "64K")
                 self.states = {}
                 self.calibrate(place)
-                for n in range(min(ROUNDS_OF_A_REPOSITORY, count - done)):
-                    self.round(place, ["first", "changed"][n % 2])
-                self.kill_restore(place)
+                self.rounds(place, range(done, min(done + ROUNDS_OF_A_REPOSITORY, count)))
             finally:
                 place.close()
-
-    def calibrate(self, place):
-        """How long an undisturbed backup takes, once: the times to kill at are drawn from it."""
-        if not self.seconds:
-            self.new_tree(place)
-            self.seconds["first"] = self.backup(place).seconds
-            trees.change(place.path / "tree", self.draw.random())
-            self.seconds["changed"] = self.backup(place).seconds
 
     def new_tree(self, place):
         tree = place.path / "tree"
         shutil.rmtree(tree, ignore_errors=True)
-        trees.noise(tree, FILES, FILE_BYTES, self.draw.random())
+        trees.noise(tree, self.files, self.file_bytes, self.draw.random())
 
     def backup(self, place):
         ran = place.ok(*SMALL, "backup", place.path / "tree", "--json", "--no-progress")
@@ -61,6 +53,43 @@ class Rounds:
         """Snapshots that are new were made from the tree as it is."""
         for snapshot in place.json("snapshots"):
             self.states.setdefault(snapshot["id"], state)
+
+    def check(self, place, *words):
+        found = place.json("check", *words)
+        assert (found["num_errors"], found["findings"], found["unchecked"]) == (0, [], []), found
+        assert found["snapshots"] == len(self.states), found
+        return found
+
+    def restore_all(self, place):
+        for snapshot, state in self.states.items():
+            self.restore(place, snapshot, state)
+
+    def restore(self, place, snapshot, state):
+        out = place.path / "out"
+        place.ok("restore", f"{snapshot}:{place.path}/tree", "--target", out)
+        assert trees.manifest(out) == state, f"snapshot {snapshot} is not the tree that it was made from"
+        shutil.rmtree(out)
+
+
+class Rounds(Kept):
+    """Backups and restores are killed."""
+
+    def __init__(self, new_place, seed):
+        super().__init__(new_place, seed)
+        self.adopting = self.adopted_bytes = self.committed = self.restores_killed = 0
+
+    def rounds(self, place, numbers):
+        for n in numbers:
+            self.round(place, ["first", "changed"][n % 2])
+        self.kill_restore(place)
+
+    def calibrate(self, place):
+        """How long an undisturbed backup takes, once: the times to kill at are drawn from it."""
+        if not self.seconds:
+            self.new_tree(place)
+            self.seconds["first"] = self.backup(place).seconds
+            trees.change(place.path / "tree", self.draw.random())
+            self.seconds["changed"] = self.backup(place).seconds
 
     def round(self, place, kind):
         if kind == "first":
@@ -77,12 +106,6 @@ class Rounds:
         ran = self.backup(place)
         self.must_adopt(ran, left, self.check(place))
 
-    def check(self, place):
-        found = place.json("check")
-        assert (found["num_errors"], found["findings"], found["unchecked"]) == (0, [], []), found
-        assert found["snapshots"] == len(self.states), found
-        return found
-
     def must_adopt(self, ran, left, after):
         """What whole packs a killed backup left is in use after the next one, which stored so much less."""
         assert after["unlisted_packs"] == 0, f"{after} after {ran}, which found {left}"
@@ -93,16 +116,6 @@ class Rounds:
             assert ran.json()["data_added_packed"] <= FILES * FILE_BYTES * 1.1 - left["unlisted_bytes"] * 0.9, (
                 f"stored again what was there: {ran}, which found {left}, and all of it takes {whole} bytes"
             )
-
-    def restore_all(self, place):
-        for snapshot, state in self.states.items():
-            self.restore(place, snapshot, state)
-
-    def restore(self, place, snapshot, state):
-        out = place.path / "out"
-        place.ok("restore", f"{snapshot}:{place.path}/tree", "--target", out)
-        assert trees.manifest(out) == state, f"snapshot {snapshot} is not the tree that it was made from"
-        shutil.rmtree(out)
 
     def kill_restore(self, place):
         """A restore that was killed is completed by the next one into the same directory."""

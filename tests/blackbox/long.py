@@ -8,11 +8,15 @@ from pathlib import Path
 
 import big
 from damage import Damages
+from key_kills import KeyRounds
 from kills import Rounds
 from place import GIB, Case, Place, figures
+from prune_kills import FoldRounds, PruneRounds
+from stress import Stress
 from test_attributes import AttributesCase
 
-NUMBERS = [int(word) for word in sys.argv[2:]]
+NUMBERS = [int(word) for word in sys.argv[2:] if word.isdigit()]
+STORES = [word for word in sys.argv[2:] if not word.isdigit()]
 
 
 def number(n, default):
@@ -22,10 +26,34 @@ def number(n, default):
 
 class Kills(Case):
     def runTest(self):
-        for name, count, server in (("disk", number(0, 500), None), ("S3", number(1, 100), self.server())):
-            rounds = Rounds(lambda server=server: Place(server), seed=int.from_bytes(os.urandom(4), "big"))
-            rounds.run(count)
-            figures(f"kills on {name}", rounds=count, seed=rounds.seed, **rounds.summary())
+        prunes, on_s3 = number(2, 500), self.server()
+        for kind, what, count, server in (
+            (PruneRounds, "prunes on disk", prunes, None),
+            (PruneRounds, "prunes on S3", number(3, 100), on_s3),
+            (FoldRounds, "folds on disk", prunes // 5, None),
+            (KeyRounds, "changes of keys on disk", prunes // 5, None),
+            (Rounds, "backups on disk", number(0, 500), None),
+            (Rounds, "backups on S3", number(1, 100), on_s3),
+        ):
+            rounds = kind(lambda server=server: Place(server), seed=int.from_bytes(os.urandom(4), "big"))
+            try:
+                rounds.run(count)
+            finally:
+                figures(f"killed {what}", rounds=count, seed=rounds.seed, **rounds.summary())
+
+
+class Stressed(Case):
+    def runTest(self):
+        place = Place(None if STORES == ["disk"] else self.server(), gib=10)
+        stress = Stress(place, seed=int.from_bytes(os.urandom(4), "big"))
+        try:
+            stress.run(number(0, 10) * 60)
+        except BaseException:
+            print(f"what the run has left stays: {place.path}, {place.repo}", file=sys.stderr)
+            raise
+        finally:
+            figures("stress", minutes=number(0, 10), store=STORES, seed=stress.seed, **stress.summary())
+        place.close()
 
 
 class Damage(Case):
@@ -61,7 +89,7 @@ class Sparse(Big):
     make, name, arguments, gib = big.sparse_file, "sparse file", (number(0, 20) * GIB, GIB), 4
 
 
-TESTS = {"kills": Kills, "damage": Damage, "usr": Usr, "files": Files, "file": File, "sparse": Sparse}
+TESTS = {"kills": Kills, "stress": Stressed, "damage": Damage, "usr": Usr, "files": Files, "file": File, "sparse": Sparse}
 
 
 if __name__ == "__main__":

@@ -68,8 +68,9 @@ class Place:
         return env
 
     def command(self, words, key=None):
-        """The whole command line; `words` begin with the command."""
-        return [COPAL, "--repo", self.repo, *(() if words[0] == "init" else ("--key-file", key or self.key)), *words]
+        """The whole command line; a `key` of False: `words` say themselves what opens the repository."""
+        with_key = () if words[0] == "init" or key is False else ("--key-file", key or self.key)
+        return [COPAL, "--repo", self.repo, *with_key, *words]
 
     def init(self, *words):
         """Makes the repository, and its key file."""
@@ -90,14 +91,18 @@ class Place:
         """Runs copal with --json, and it must succeed: its last line."""
         return self.ok(*words, "--json", "--no-progress", **options).json()
 
-    def start(self, *words, key=None, home=None):
-        """Starts copal and returns the process; its output goes to files that nobody reads."""
-        null = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        return subprocess.Popen(self.command(words, key), env=self.environment(home), **null)
+    def start(self, *words, key=None, home=None, output=None):
+        """Starts copal and returns the process. Its output goes to the files `output`.out and `output`.err, or nowhere."""
+        command, env = self.command(words, key), self.environment(home)
+        with (
+            open(f"{output}.out" if output else os.devnull, "wb") as out,
+            open(f"{output}.err" if output else os.devnull, "wb") as err,
+        ):
+            return subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
 
-    def kill(self, after, *words):
+    def kill(self, after, *words, **options):
         """Runs copal and kills it (SIGKILL) `after` so many seconds, or not if it ends before. Whether it was killed."""
-        process = self.start(*words)
+        process = self.start(*words, **options)
         try:
             process.wait(after)
             return False

@@ -48,11 +48,12 @@ def check_pack(r, pack, stanzas):
     t.zeros()
     frames = listed.end(listed.list(lambda: (
         listed.u8(63), listed.varint(), listed.u8(3), listed.varint(), listed.list(lambda: (listed.id(), listed.varint())))))
-    found, offset, ordinals = set(), c.at, set()
+    found, offset, ordinals = set(), c.at, {}
     for o, ordinal, kind, stored, blobs in frames:
         key, text, at = keys.get((o, kind == TREE)), None, 0
-        require((o, kind == TREE, ordinal) not in ordinals, "an ordinal that is not unique")
-        ordinals.add((o, kind == TREE, ordinal))
+        # The very same frame may be there twice: a repack takes frames as they are, from packs that both hold it.
+        tag = data[offset:offset + 32]
+        require(ordinals.setdefault((o, kind == TREE, ordinal), tag) == tag, "an ordinal that is not unique")
         if key:
             text = check_frame(r, key, kind, ordinal, [id for id, _ in blobs], data[offset:offset + stored])
         for id, n in blobs:

@@ -21,6 +21,7 @@ from elements import (Cursor, H, Refused, XWing, aead_open, derive, keyed, open_
 
 DATA, META, TREE, MAP = range(4)
 FILE, DIRECTORY, SYMLINK, FIFO, SOCKET, CHARACTER, BLOCK, MAPPED, LARGE = range(9)
+WHOLE, PART, NONE = range(3)
 ROLES = {1: "owner", 2: "reader", 3: "writer", 4: "maintainer"}
 STANZA, ENTRY, PAGE = 1200, 52, 1260
 CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -172,8 +173,12 @@ def entry(c):
 
 class Repository:
     def __init__(self, store, bundle):
+        self.unlock(store, bundle)
+        self.read_all()
+
+    def unlock(self, store, bundle):
+        """Everything behind which the rest is sealed: keys and the config."""
         self.store, self.bundle, self.id = store, bundle, bundle.repository
-        require(not store.list("base/"), "something stands under base/, of which this reader knows nothing")
         graph, content = bundle.d_idx, bundle.d_id
         self.graph_packs, self.graph_records = derive("copal 1 graph packs", graph), derive("copal 1 graph records", graph)
         self.blob_ids = {TREE: derive("copal 1 tree blob id", graph)}
@@ -183,6 +188,9 @@ class Repository:
         self.config = self.read_configs()
         self.keys = self.read_recipients()
         self.secrets, self.index, self.frames = {}, {}, {}
+
+    def read_all(self):
+        require(not self.store.list("base/"), "something stands under base/, of which this reader knows nothing")
         forgotten = {at for key in store.list("forget/") for at in self.read_forget(key)}
         committed = [self.read_snapshot(key) for key in store.list("snap/")]
         for snapshot in committed:
@@ -260,7 +268,7 @@ class Repository:
         graph, names = c.take(c.u32()), c.take(c.u32())
         require(len(data) == padme(c.at + 64) and not any(data[c.at:-64]), "a snapshot with another padding")
         self.read_graph(s, self.record(b"snapshot graph", key, 0, graph))
-        require((s.root is None) == (s.kind == 2), "a snapshot with a root where none may be, or without one")
+        require((s.root is None) == (s.kind == NONE), "a snapshot with a root where none may be, or without one")
         if s.stanza[:32] in self.keys:  # else it is not for this role, or newer than this bundle
             names_key = derive("copal 1 snapshot names", self.session_secret(s.stanza) + self.id + s.writer + s.session.raw())
             self.read_names(s, Cursor(open_record(names_key, b"snapshot names", self.id, key, 0, names)))
@@ -281,6 +289,8 @@ class Repository:
         s.program, s.counts = c.bytes(), [c.varint() for _ in range(14)]
         s.problems = c.list(lambda: (c.bytes(), c.bytes(), c.bytes()))
         c.end()
+        if s.kind == NONE and not any(s.source + s.host_hash):  # by a maintainer, say, who has no key for hashes
+            return require(not (s.host or s.paths or s.labels or s.path_hashes or s.label_hashes), "names without their hashes")
         labels, sources = derive("copal 1 labels", self.bundle.d_id), derive("copal 1 source", self.bundle.d_id)
         def label(what, text): return keyed(labels, short(what) + text)
         require(s.host_hash == label(b"host", s.host) and s.path_hashes == [label(b"path", p) for p in s.paths]
@@ -292,7 +302,7 @@ class Repository:
         if s.inline:
             self.add(*s.inline[0], s.inline[1])
         for n, id in s.segments:
-            self.read_segment(f"idx/{s.writer.hex()}/{s.session}/{n:016x}-", s, n, id)
+            self.add(*self.read_segment(f"idx/{s.writer.hex()}/{s.session}/{n:016x}-", s, n, id))
 
     def read_segment(self, stem, s, n, id):
         data = self.store.hashed(stem, id)
@@ -312,13 +322,11 @@ class Repository:
             require(entries[-n].id == first, "a page that begins with another id")
         require(len(data) == padme(c.at), "a segment with another padding")
         c.zeros()
-        self.add(packs, stanzas, entries)
+        return packs, stanzas, entries
 
     def add(self, packs, stanzas, entries):
-        rising(entries, "entries")
+        fits(packs, entries)
         for e in entries:
-            require(e.pack < len(packs) and e.origin < len(packs[e.pack].origins), "an entry of no pack or origin")
-            require(e.offset + e.stored <= packs[e.pack].size, "an entry beyond its pack")
             o = packs[e.pack].origins[e.origin]
             self.index.setdefault((e.kind, e.id), []).append((packs[e.pack], o, stanzas[o.writer, o.session], e))
 
@@ -347,9 +355,12 @@ class Repository:
         require(len(text) == raw, "a frame of another length")
         return count, text
 
+    def copies(self, kind, id):
+        return self.index.get((kind, id), [])
+
     def blob(self, kind, id):
         problem = Refused("not in the index")
-        for pack, origin, stanza, e in self.index.get((kind, id), []):
+        for pack, origin, stanza, e in self.copies(kind, id):
             try:
                 where = pack.id, e.offset, e.stored
                 if where not in self.frames:
@@ -437,6 +448,14 @@ class Repository:
             node = next((n for n in self.directory(node.children[0]) if n.name == name), None)
             require(node, f"{path!r}: no such file")
         return node
+
+
+def fits(packs, entries):
+    rising(entries, "entries")
+    for e in entries:
+        require(e.pack < len(packs) and e.origin < len(packs[e.pack].origins), "an entry of no pack or origin")
+        require(e.offset + e.stored <= packs[e.pack].size, "an entry beyond its pack")
+    return True
 
 
 def pack_stem(pack):

@@ -1,12 +1,17 @@
 //! `check`.
 
-use std::io::Write;
+use std::fs::{self, File};
+use std::io::{Read as _, Write};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, bail};
 use clap::{ArgGroup, Args};
 use copal_engine::crypto::rng::{SystemRng, draw};
+use copal_engine::format::attestation::ATTESTATION_BYTES_MAX;
+use copal_engine::format::node::Timestamp;
+use copal_engine::ops::check::attest::{Attested, attest, attested, may_attest};
 use copal_engine::ops::check::{Finding, Hurt, Options, Place, Read, Report, check};
 use serde_json::{Value, json};
 
@@ -18,7 +23,7 @@ use crate::{size, time};
 
 /// Flags of `check`.
 #[derive(Debug, Args)]
-#[command(group(ArgGroup::new("reading").args(["read_data", "read_data_subset"])))]
+#[command(group(ArgGroup::new("reading").args(["read_data", "read_data_subset", "attested"])))]
 pub(crate) struct CheckArgs {
     /// Read every pack whole and verify all that is in it
     #[arg(long)]
@@ -35,6 +40,13 @@ pub(crate) struct CheckArgs {
     /// Begin no pack after this time; the next check goes on with what was verified longest ago
     #[arg(long, value_name = "DURATION", value_parser = time::duration, requires = "reading")]
     pub(crate) max_duration: Option<Duration>,
+    /// Write to this file, signed, that all packs of all snapshots were verified, and when (with an owner's key)
+    #[arg(long, value_name = "FILE", requires = "read_data", conflicts_with = "max_duration")]
+    pub(crate) attest: Option<PathBuf>,
+    /// Check nothing but this file: whether the owner of the repository signed it, and what it says (with --max-age: of
+    /// no pack longer ago)
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["max_duration", "with_cache"])]
+    pub(crate) attested: Option<PathBuf>,
     /// Go by the local index and cache instead of reading everything from the repository
     #[arg(long)]
     pub(crate) with_cache: bool,
@@ -60,6 +72,9 @@ fn subset(text: &str) -> Result<Read, String> {
 
 /// Checks.
 pub(crate) fn run(context: &Context, args: &CheckArgs) -> Result<Outcome> {
+    if let Some(file) = &args.attested {
+        return verify_attestation(context, file, args.max_age);
+    }
     let options = Options {
         read: match args.read_data_subset {
             Some(read) => read,
@@ -72,6 +87,9 @@ pub(crate) fn run(context: &Context, args: &CheckArgs) -> Result<Outcome> {
         seed: args.read_data_seed.unwrap_or_else(|| u64::from_le_bytes(draw(&mut SystemRng))),
     };
     let repo = Arc::new(context.repository_at(&context.place()?, args.with_cache)?);
+    if args.attest.is_some() {
+        may_attest(&repo)?;
+    }
     context.catch_interrupts()?;
     let progress = Shown::start(context, "check");
     let checked = check(&repo, &options, progress.progress(), &context.cancel);
@@ -81,7 +99,76 @@ pub(crate) fn run(context: &Context, args: &CheckArgs) -> Result<Outcome> {
         true => context.out.line(&summary(&report))?,
         false => print(context, &report)?,
     }
+    if let Some(file) = args.attest.as_deref().filter(|_| report.errors == 0) {
+        write_whole(file, &attest(&repo, &report)?).with_context(|| format!("cannot write {}", file.display()))?;
+        context.out.say(format!("{} attests it", file.display()))?;
+    }
     Ok(if report.errors == 0 { Outcome::Done } else { Outcome::Damaged })
+}
+
+/// Replaces a file, so that whoever reads it sees the old one or all of the new one.
+fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".new-{}", std::process::id()));
+    let temporary = path.with_file_name(name);
+    let mut file = File::create(&temporary)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)
+}
+
+/// `--attested`.
+fn verify_attestation(context: &Context, file: &Path, max_age: Option<Duration>) -> Result<Outcome> {
+    let mut text = String::new();
+    let opened = File::open(file).with_context(|| format!("cannot open {}", file.display()))?;
+    opened.take(ATTESTATION_BYTES_MAX).read_to_string(&mut text).with_context(|| format!("{}", file.display()))?;
+    let said = attested(&context.repository()?, &text).with_context(|| format!("{}", file.display()))?;
+    match context.out.json {
+        true => context.out.line(&of_attestation(&said))?,
+        false => print_attestation(context, &said)?,
+    }
+    let age = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+    let age = age.saturating_sub(Duration::from_secs(said.attestation.verified_from));
+    if max_age.is_some_and(|max| age > max) {
+        bail!("some packs were verified {} days ago, which is longer than --max-age", age.as_secs() / 86_400);
+    }
+    Ok(Outcome::Done)
+}
+
+/// A second since 1970 as the engine has them.
+fn second(secs: u64) -> Timestamp {
+    Timestamp { secs: secs.min(i64::MAX as u64) as i64, nanos: 0 }
+}
+
+fn of_attestation(said: &Attested) -> Value {
+    let ids = |ids: &[_]| ids.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let at = |secs| time::rfc3339(second(secs));
+    let of = &said.attestation;
+    json!({
+        "schema": 1, "repository": of.repository.to_string(),
+        "made": at(of.made), "verified_from": at(of.verified_from), "verified_to": at(of.verified_to),
+        "packs": of.packs, "pack_bytes": of.bytes, "snapshots": ids(&of.snapshots),
+        "snapshots_gone": ids(&said.gone), "snapshots_since": ids(&said.since),
+    })
+}
+
+fn print_attestation(context: &Context, said: &Attested) -> Result<()> {
+    let of = &said.attestation;
+    let at = |secs| time::short(second(secs));
+    let (out, from, to) = (&context.out, at(of.verified_from), at(of.verified_to));
+    out.say(format!("the owner of repository {} signed this at {}:", of.repository.short(), at(of.made)))?;
+    out.say(format!("{}, {}, verified from {from} to {to}", plural(of.packs, "pack"), size::show(of.bytes)))?;
+    let (gone, since) = (said.gone.len() as u64, said.since.len() as u64);
+    out.say(format!(
+        "all content of {}; {gone} of them forgotten since, and {} not attested yet",
+        plural(of.snapshots.len() as u64, "snapshot"),
+        plural(since, "newer snapshot")
+    ))?;
+    Ok(())
+}
+
+fn plural(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 fn summary(report: &Report) -> Value {
@@ -94,6 +181,8 @@ fn summary(report: &Report) -> Value {
         "snapshots": report.snapshots, "trees": report.trees, "blobs": report.blobs, "index_entries": report.entries,
         "packs": report.packs, "pack_bytes": report.pack_bytes,
         "packs_read": report.read.packs, "bytes_read": report.read.bytes,
+        "verified_from": report.verified.map(|(from, _)| time::rfc3339(second(from))),
+        "verified_to": report.verified.map(|(_, to)| time::rfc3339(second(to))),
         "packs_skipped": report.read.fresh, "packs_left": report.read.left, "seed": report.seed,
         "unlisted_packs": report.unlisted.packs, "unlisted_bytes": report.unlisted.pack_bytes,
         "unlisted_segments": report.unlisted.segments, "foreign_objects": report.unlisted.foreign,
@@ -129,7 +218,7 @@ fn print(context: &Context, report: &Report) -> Result<()> {
     }
     out.flush()?;
     drop(out);
-    let n = |count: u64, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    let n = plural;
     let packs = n(report.packs, "pack");
     let what = [n(report.snapshots, "snapshot"), n(report.trees, "tree"), n(report.blobs, "blob"), packs].join(", ");
     context.out.say(format!("checked {what} ({})", size::show(report.pack_bytes)))?;

@@ -30,10 +30,9 @@ pub(crate) fn run(context: &Context, repo: &mut Repository, args: &RotateArgs) -
     let in_use = context.key_file(&place)?.filter(|path| path.exists());
     let file = args.key_out.clone().or_else(|| in_use.as_deref().map(next_to));
     // The new key is durable before anything is sealed to it: if it were lost, nobody could read later backups.
-    let next = repo.draw_rotation(&mut SystemRng)?;
     let text = match file {
         Some(file) => {
-            secret::write_bundle(&file, &next)?;
+            let next = written(context, repo, &file)?;
             repo.rotate_to(next, &mut SystemRng)?;
             let file = match (&args.key_out, in_use) {
                 (None, Some(old)) => take_place(&file, old)?,
@@ -42,6 +41,7 @@ pub(crate) fn run(context: &Context, repo: &mut Repository, args: &RotateArgs) -
             format!("the new key is {}", file.display())
         }
         None => {
+            let next = repo.draw_rotation(&mut SystemRng)?;
             rotate_password(context, repo, next)?;
             "the password in use opens the new key; other key slots and key files do not".into()
         }
@@ -51,6 +51,21 @@ pub(crate) fn run(context: &Context, repo: &mut Repository, args: &RotateArgs) -
          remove old slots (key remove)",
     );
     done(context, json!({"message_type": "key_rotated"}), text)
+}
+
+/// The new key in `file`: a rotation that was cut off may have left it there, and backups may be sealed to it already.
+fn written(context: &Context, repo: &Repository, file: &Path) -> Result<Bundle> {
+    if let Some(left) = secret::read_bundle(file).ok().filter(|left| repo.was_drawn(left)) {
+        context.out.note(format!("an earlier rotation was cut off; it goes on with the key in {}", file.display()));
+        return Ok(left);
+    }
+    // Cut off before it was written: nothing is sealed to it.
+    if file.symlink_metadata().is_ok_and(|found| found.is_file() && found.len() == 0) {
+        std::fs::remove_file(file).with_context(|| format!("cannot replace the empty file {}", file.display()))?;
+    }
+    let next = repo.draw_rotation(&mut SystemRng)?;
+    secret::write_bundle(file, &next)?;
+    Ok(next)
 }
 
 fn take_place(new: &Path, old: PathBuf) -> Result<PathBuf> {

@@ -1,5 +1,6 @@
 //! Every stored object: bytes <-> values, versioned, no I/O. The normative text is docs/format.md.
 
+pub mod attestation;
 pub mod base;
 pub mod blob;
 pub mod bundle;

@@ -137,10 +137,31 @@ impl Repository {
         Ok(Bundle { read_seed: Some(Secret::random(rng)), ..self.bundle.clone() })
     }
 
+    /// Whether a rotation of this owner's that was cut off may have drawn `found`: its READ pair is another one, which is current
+    /// or never was a recipient's.
+    pub fn was_drawn(&self, found: &Bundle) -> bool {
+        let is_owners = found.role == Role::Owner
+            && (found.repository, found.root) == (self.bundle.repository, self.bundle.root)
+            && found.root_seed == self.bundle.root_seed;
+        let Some(seed) = found.read_seed.clone().filter(|_| is_owners && found.read_seed != self.bundle.read_seed)
+        else {
+            return false;
+        };
+        let public = ReadSecret::from_seed(seed).public().clone();
+        let known = self.config.recipients.iter().rposition(|r| r.public == public);
+        known.is_none_or(|at| at + 1 == self.config.recipients.len())
+    }
+
     /// Lets new sessions seal to the pair of `next`; what older ones sealed opens with it too. Older bundles and slots keep
-    /// opening what was stored before, and nothing newer.
+    /// opening what was stored before, and nothing newer. Where that pair is the current one already, nothing is changed.
     pub fn rotate_to(&mut self, next: Bundle, rng: &mut dyn Rng) -> Result<()> {
         let seed = next.read_seed.clone().expect("an owner's bundle");
+        if let Ok(read) = super::open::read_secrets(&self.config, &seed)
+            && read.len() == self.config.recipients.len()
+        {
+            (self.read, self.bundle) = (read, next);
+            return Ok(());
+        }
         let (new, old) =
             (ReadSecret::from_seed(seed.clone()), self.bundle.read_seed.clone().expect("an owner's bundle"));
         let old_public = ReadSecret::from_seed(old.clone()).public().clone();

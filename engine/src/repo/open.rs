@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::crypto::kdf;
 use crate::crypto::kem::ReadSecret;
 use crate::crypto::secret::Secret;
-use crate::crypto::sign::SigningKey;
+use crate::crypto::sign::{SigningKey, VerifyingKey};
 use crate::error::{Error, Result};
 use crate::format::bundle::{Bundle, Role};
 use crate::format::config::{CONFIG_BYTES_MAX, Config, Use};
@@ -369,13 +369,18 @@ impl Repository {
     }
 
     /// ROOT's signing key: an owner's.
-    pub(super) fn root(&self, verb: &'static str) -> Result<SigningKey> {
+    pub(crate) fn root(&self, verb: &'static str) -> Result<SigningKey> {
         let seed = self.bundle.root_seed.clone().ok_or(Error::NotAllowed {
             role: self.role().as_str(),
             what: verb,
             needed: "owner",
         })?;
         Ok(SigningKey::from_seed(seed))
+    }
+
+    /// The public half of ROOT, which only owners hold.
+    pub(crate) fn root_key(&self) -> &VerifyingKey {
+        &self.config.root
     }
 
     /// Stores the next epoch of the config, made from the newest one by `change`; an equal change by somebody else

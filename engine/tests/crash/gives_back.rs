@@ -9,10 +9,12 @@ use copal_engine::format::snapshot::SnapshotRef;
 use copal_engine::id::SnapshotId;
 use copal_engine::ops::prune::{Limit, Options, Policy, Summary, prune};
 use copal_engine::progress::{Cancel, Problem, Progress, Silent};
+use copal_engine::store::Verb;
 use copal_engine::store::fault::{Effect, Rule};
 use copal_engine::{Error, Result};
 
 use crate::bench::{Bench, Content, change_source, make_source, noise, on_disk, options, same_content, settle};
+use crate::hooked::Hooked;
 
 /// Everything unused goes.
 const ALL: Options = Options {
@@ -227,7 +229,7 @@ fn what_an_interrupted_backup_left_goes_once_its_session_was_ended() {
     std::fs::write(bench.source().join("more"), noise(900, 500_000)).unwrap();
     settle();
     let before = bench.pack_bytes();
-    bench.fault.add(Rule::on(copal_engine::store::Verb::PutNew, "snap/").effect(Effect::CrashBefore));
+    bench.fault.add(Rule::on(Verb::PutNew, "snap/").effect(Effect::CrashBefore));
     bench.try_backup().0.unwrap_err();
     bench.fault.clear();
     bench.fault.revive();
@@ -274,4 +276,31 @@ fn nothing_is_deleted_where_what_is_needed_cannot_be_known() {
             }
         }
     }
+}
+
+/// Another executor decides, records and retires this one's generation before its sweep is stored: what then stands under the
+/// sweep's name is no decision that a base holds.
+#[test]
+fn a_sweep_that_comes_after_its_generation_was_retired_deletes_nothing() {
+    let (bench, mut known) = three();
+    bench.forget(&[known[0].0]);
+    known.remove(0);
+    bench.open_as(&bench.bundle, "elsewhere").unwrap().identity(&mut *bench.rng()).unwrap();
+    let bench = Arc::new(bench);
+    let other = Arc::clone(&bench);
+    // It has not verified what this one has copied, so it lets more packs stay.
+    let finishes = move || {
+        let other = Arc::clone(&other);
+        let run =
+            move || other.prune_as(&other.bundle, "elsewhere", &Options { policy: Policy::default(), ..ALL }).map(drop);
+        std::thread::spawn(run).join().unwrap().unwrap();
+    };
+    let store = Hooked::before(bench.record.clone(), (Verb::PutNew, "gc/0000000000000001.sweep"), finishes);
+    let mut repo = bench.open_over(Arc::new(store), &bench.bundle, "owner").unwrap();
+    let who = repo.identity(&mut *bench.rng()).unwrap();
+    let done = prune(&Arc::new(repo), &who, bench.rng(), &ALL, &Silent, &Cancel::default()).unwrap();
+    assert!(done.repacked_packs > 0 && done.done.deleted.packs == 0, "{done:?}");
+    bench.holds(&known, "retired by another");
+    assert_eq!(bench.check().errors, 0, "packs that base shows are gone");
+    assert_eq!(bench.count(|p| matches!(p, Parsed::Condemn(_) | Parsed::Sweep(_))), 0);
 }

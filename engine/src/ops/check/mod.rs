@@ -7,10 +7,12 @@
 //! walk      each reachable tree once, a bit a blob                                I4 I5   walk.rs
 //! read      packs whole, those verified longest ago first                         I6 I7   select.rs read.rs packs.rs
 //! hurts     damaged copies -> snapshots and files                                         damage.rs hurts.rs
+//! attest    signs what was verified and when, or checks who signed                        attest.rs
 //! ```
 //! Nothing is locked. What appears meanwhile is named by nobody in the view; where something is missing and snapshots have
 //! vanished since they were read, the check begins again with what is there by then.
 
+pub mod attest;
 mod budget;
 mod damage;
 mod hurts;
@@ -28,7 +30,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::format::config::Use;
-use crate::id::{BlobId, PackId};
+use crate::id::{BlobId, PackId, SnapshotId};
 use crate::ops::reason;
 use crate::progress::{Cancel, Problem, ProblemKind, Progress};
 use crate::repo::init::now;
@@ -89,6 +91,11 @@ pub struct Report {
     pub unlisted: Unlisted,
     /// How much was read.
     pub read: ReadCounts,
+    /// When the packs were verified that the index names, now or by earlier checks with a key like this one: the oldest and the
+    /// youngest time, in seconds since 1970. None unless all of them were, and when nothing was read.
+    pub verified: Option<(u64, u64)>,
+    /// The snapshots, sorted.
+    pub snapshot_ids: Vec<SnapshotId>,
     /// What drew the packs that were read.
     pub seed: Option<u64>,
     /// What this key or program could not check, a sentence each.
@@ -171,7 +178,7 @@ struct Check<'c> {
 }
 
 impl Check<'_> {
-    /// Checks one view. `None`: something is missing and snapshots have vanished, so it may be nobody's damage.
+    /// Checks one view. `None`: something is missing, and the view is not what stands any more, so it may be nobody's damage.
     fn attempt(&mut self, last: bool) -> Result<Option<Report>> {
         let view = if self.options.with_cache { self.repo.view()? } else { self.repo.fresh_view()? };
         let damage = Damage::default();
@@ -195,7 +202,7 @@ impl Check<'_> {
         let reached = Walk::new(&reader, &packs, &damage, self.cancel).run(&self.pool, &roots(&view.snapshots))?;
         (report.trees, report.blobs) = (reached.trees, reached.blobs);
 
-        report.read = self.read_packs(&reader, &packs, &damage, verified)?;
+        (report.read, report.verified) = self.read_packs(&reader, &packs, &damage, verified)?;
         if !last && !damage.is_empty() && self.have_vanished(&view)? {
             self.read.packs = report.read.packs;
             self.read.bytes = report.read.bytes;
@@ -213,8 +220,13 @@ impl Check<'_> {
                 self.repo.role().as_str()
             ));
         }
+        // Maintenance commits without a tree.
+        let with_tree = view.snapshots.iter().filter(|s| s.graph.root.is_some());
+        let mut snapshot_ids: Vec<_> = with_tree.map(Snapshot::id).collect();
+        snapshot_ids.sort_unstable();
         Report {
-            snapshots: view.snapshots.len() as u64,
+            snapshots: snapshot_ids.len() as u64,
+            snapshot_ids,
             entries: view.index.len(),
             seed: self.options.read.is_drawn().then_some(self.options.seed),
             hurts_complete: true,
@@ -229,9 +241,9 @@ impl Check<'_> {
         packs: &Packs,
         damage: &Damage,
         mut verified: Verified,
-    ) -> Result<ReadCounts> {
+    ) -> Result<(ReadCounts, Option<(u64, u64)>)> {
         if self.options.read == Read::Nothing {
-            return Ok(ReadCounts::default());
+            return Ok(Default::default());
         }
         // What an attempt before this one verified is as good as it gets.
         let found = self.found.lock().expect("no panic while held").clone();
@@ -258,7 +270,18 @@ impl Check<'_> {
         let mut counts = reading.run(&plan)?;
         counts.packs += self.read.packs;
         counts.bytes += self.read.bytes;
-        Ok(counts)
+        Ok((counts, self.all_verified(packs, &verified, now)))
+    }
+
+    /// When all packs were verified, oldest and youngest: by what was found just now, else by `known`.
+    fn all_verified(&self, packs: &Packs, known: &Verified, now: u64) -> Option<(u64, u64)> {
+        let found = self.found.lock().expect("no panic while held");
+        let when = |pack: &lists::Pack| match found.get(&pack.id) {
+            Some(at) => *at,
+            None => known.get(&pack.id).copied().filter(|at| *at <= now),
+        };
+        let times: Vec<u64> = packs.list.iter().map(when).collect::<Option<_>>()?;
+        Some((*times.iter().min()?, *times.iter().max()?))
     }
 
     /// Whether a snapshot of the view is gone: forgotten, and with it perhaps what only it needed.

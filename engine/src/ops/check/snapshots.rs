@@ -81,7 +81,13 @@ pub(super) fn i8_named(repo: &Repository, view: &View, damage: &Damage) -> Resul
 }
 
 /// Ids that a snapshot names as the one before it or as its part, and that nothing else tells of.
+///
+/// None once a floor has risen: forgotten snapshots below it are remembered by nobody, and a chain gives no session to compare
+/// with it. Those that are not forgotten are named by the base and by views, which give theirs.
 fn broken_chains(view: &View) -> Vec<(SnapshotId, &Snapshot)> {
+    if !view.base.base.floors.is_empty() {
+        return Vec::new();
+    }
     let named = view.snapshots.iter().flat_map(|s| &s.graph.view.snapshots).chain(&view.base.base.snapshots);
     let named = named.chain(view.forgotten.iter().map(|f| &f.at)).map(|at| at.id);
     let known: HashSet<SnapshotId> = named.chain(view.snapshots.iter().map(Snapshot::id)).collect();

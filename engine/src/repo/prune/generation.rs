@@ -50,9 +50,11 @@ impl Pruner {
         packs.sort_unstable();
         packs.dedup_by_key(|p| p.id);
         let floors = self.floors(look)?;
+        // gc before base: what has gone from there is recorded here.
+        let standing = self.numbers()?;
         let base = self.repo.newest_base()?;
         base.whole()?;
-        let highest = self.numbers()?.last().copied().max(base.base.done.last().copied()).unwrap_or(0);
+        let highest = standing.last().copied().max(base.base.done.last().copied()).unwrap_or(0);
         let condemn = Condemn { floors, packs };
         for n in highest.saturating_add(1)..=highest.saturating_add(TRIES_MAX as u64) {
             if self.create(objects::condemn(n), &condemn)? {

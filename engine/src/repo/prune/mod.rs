@@ -26,6 +26,7 @@ use crate::id::{PackId, SessionId, WriterId};
 use crate::progress::Cancel;
 use crate::store::{Listed, StoreError, list_all};
 
+use super::base::NewestBase;
 use super::open::{Repository, key};
 use super::view::View;
 
@@ -55,11 +56,13 @@ pub struct Look {
 }
 
 impl Look {
-    /// The unlisted packs that no interrupted session explains: theirs was neither ended, nor does it lie below a floor. In bytes.
+    /// The unlisted packs that neither an interrupted session explains, which was ended or lies below a floor, nor an interrupted
+    /// prune, which has dropped packs of a session that base knows. In bytes.
     pub fn unexplained(&self) -> u64 {
-        let ended: HashSet<&SessionKey> = self.view.ended.iter().collect();
         let base = &self.view.base.base;
-        let explained = |p: &PackRef| ended.contains(&(p.writer, p.session)) || p.session.n < base.floor(p.writer);
+        let folded = base.snapshots.iter().chain(&base.forgotten).map(|s| (s.writer, s.session));
+        let known: HashSet<SessionKey> = self.view.ended.iter().copied().chain(folded).collect();
+        let explained = |p: &PackRef| known.contains(&(p.writer, p.session)) || p.session.n < base.floor(p.writer);
         self.unlisted.iter().filter(|p| !explained(p)).map(|p| p.size).sum()
     }
 }
@@ -115,25 +118,18 @@ impl Pruner {
 
     /// Reads packs, then pins, then what is committed (P1).
     pub fn look(&self) -> Result<Look> {
-        let packs = self.repo.bridge.wait(list_all(self.repo.store.as_ref(), "pack/"))?;
-        let pinned = self.pinned()?;
-        let view = self.view(&pinned)?;
-        let open: HashSet<SessionKey> = self.open_among(&pinned, &view.base.base)?.into_iter().collect();
-        let published: HashSet<PackId> = view.index.packs().map(|p| p.id).collect();
-        let mut unlisted: Vec<PackRef> = packs
-            .iter()
-            .filter_map(|l| match objects::parse(l.key.as_str()) {
-                Some(Parsed::Pack(writer, session, seq, id)) => {
-                    Some(PackRef { id, writer, session, seq, size: l.size })
-                }
-                _ => None,
-            })
-            .filter(|p| !published.contains(&p.id) && !open.contains(&(p.writer, p.session)))
-            .collect();
-        unlisted.sort_unstable();
-        unlisted.dedup_by_key(|p| p.id);
-        let missing = self.missing(&view, &packs)?;
-        Ok(Look { view, unlisted, missing })
+        loop {
+            let packs = self.repo.bridge.wait(list_all(self.repo.store.as_ref(), "pack/"))?;
+            let pinned = self.pinned()?;
+            let view = self.view(&pinned)?;
+            let open: HashSet<SessionKey> = self.open_among(&pinned, &view.base.base)?.into_iter().collect();
+            let missing = self.missing(&view, &packs)?;
+            // What another executor has given up since is not missing.
+            if !missing.is_empty() && self.is_above(view.base.n)? {
+                continue;
+            }
+            return Ok(Look { unlisted: unlisted(&packs, &view, &open), view, missing });
+        }
     }
 
     /// Those that a LIST does not show are asked for: they may be younger than it.
@@ -179,13 +175,10 @@ impl Pruner {
             self.retire(generation)?;
             return Ok(done);
         };
-        // After the condemn was read: whoever finds it recorded as done only tidies up.
         let base = self.repo.newest_base()?;
         base.whole()?;
         if base.base.done.contains(&generation) {
-            done.deleted = self.delete(&found.sweep.unwrap_or_default(), &base, None)?;
-            self.tidy(generation, &base)?;
-            return Ok(done);
+            return self.tidy_only(generation, &base, done);
         }
         let (sweep, open) = match found.sweep {
             // Decided by somebody: that list holds.
@@ -198,10 +191,24 @@ impl Pruner {
                 (sweep, drained.open)
             }
         };
+        // Once more: if somebody has finished and retired it meanwhile, the sweep that was just made is not the one that held.
+        let base = self.repo.newest_base()?;
+        base.whole()?;
+        if base.base.done.contains(&generation) {
+            return self.tidy_only(generation, &base, done);
+        }
         let rebased = self.rebase(generation, &found.condemn.floors, &sweep, &open, rng)?;
         done.forgotten = rebased.forgotten;
         done.deleted = self.delete(&sweep, &rebased.newest, Some(&rebased))?;
         self.tidy(generation, &rebased.newest)?;
+        Ok(done)
+    }
+
+    /// P6a: whoever finds the generation recorded as done cannot know whether the sweep at hand is the one that the base has
+    /// dropped, so none of its packs are deleted. Those that are left lie unlisted, and the next generation names them.
+    fn tidy_only(&self, generation: u64, base: &NewestBase, mut done: Done) -> Result<Done> {
+        done.deleted = self.delete(&Sweep::default(), base, None)?;
+        self.tidy(generation, base)?;
         Ok(done)
     }
 
@@ -226,6 +233,20 @@ impl Pruner {
         let packs = condemned.iter().filter(|p| going.contains(&p.id)).copied().collect();
         self.create_sweep(generation, Sweep { dead: Vec::new(), packs })
     }
+}
+
+/// Packs that nothing publishes, of sessions that are not open. Sorted.
+fn unlisted(packs: &[Listed], view: &View, open: &HashSet<SessionKey>) -> Vec<PackRef> {
+    let published: HashSet<PackId> = view.index.packs().map(|p| p.id).collect();
+    let pack = |l: &Listed| match objects::parse(l.key.as_str()) {
+        Some(Parsed::Pack(writer, session, seq, id)) => Some(PackRef { id, writer, session, seq, size: l.size }),
+        _ => None,
+    };
+    let is_unlisted = |p: &PackRef| !published.contains(&p.id) && !open.contains(&(p.writer, p.session));
+    let mut unlisted: Vec<PackRef> = packs.iter().filter_map(pack).filter(is_unlisted).collect();
+    unlisted.sort_unstable();
+    unlisted.dedup_by_key(|p| p.id);
+    unlisted
 }
 
 /// Nothing is deleted while something is wrong with what says what is needed.

@@ -94,7 +94,11 @@ impl Pruner {
             let dropped = newest.base.dropped.iter().chain(sweep.packs.iter().map(|p| &p.id));
             let mut merge = Merge::new(repo, self.who.id, dropped);
             merge.begin(session);
-            let merged = merge.all(&newest.base, &unfolded)?;
+            let merged = match merge.all(&newest.base, &unfolded) {
+                // Another executor has merged a segment into its own, if a newer base says so (W3e).
+                Err(Error::Store(StoreError::NotFound { .. })) if self.is_above(newest.n)? => continue,
+                merged => merged?,
+            };
             let mut next = self.next(&newest, &committed, merged, sweep, &floors(&newest.base, proposed, open));
             next.done = self.remembered(&newest.base, generation)?;
             next.forgets = taken;
@@ -163,6 +167,11 @@ impl Pruner {
             Err(StoreError::Exists { .. }) => Ok(false),
             Err(e) => Err(e.into()),
         }
+    }
+
+    /// Whether a base above `n` stands.
+    pub(super) fn is_above(&self, n: u64) -> Result<bool> {
+        Ok(self.repo.base_above(n)?.is_some_and(|above| above.n > n))
     }
 
     fn has_ended(&self, session: SessionId) -> Result<bool> {
