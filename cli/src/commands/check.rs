@@ -241,7 +241,10 @@ fn print(context: &Context, report: &Report) -> Result<()> {
     }
     match report.errors {
         0 => context.out.say("no errors were found")?,
-        errors => context.out.warn(format!("{} found", n(errors, "damaged object"))),
+        errors => {
+            context.out.warn(format!("{} found", n(errors, "damaged object")));
+            context.out.note("copal help repair says what can be put right");
+        }
     }
     Ok(())
 }

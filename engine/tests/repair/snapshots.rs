@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use copal_engine::format::blob::{BlobKind, Class};
 use copal_engine::id::SnapshotId;
 use copal_engine::ops::check::Read;
-use copal_engine::ops::repair::index;
+use copal_engine::ops::repair::{index, packs};
 use copal_engine::ops::repair::snapshots::Options;
 use copal_engine::store::Key;
 
 use crate::bench::{Bench, hurts};
-use crate::{Files, files, objects, repair_index, repair_snapshots};
+use crate::{Files, files, objects, repair_index, repair_packs, repair_snapshots};
 
 /// Packs by what is in them.
 fn packs_of(bench: &Bench, kind: BlobKind) -> Vec<Key> {
@@ -30,6 +30,17 @@ fn lose(bench: &Bench, pack: &Key) {
     repair_index(bench, &index::Options { yes: true, ..Default::default() }).unwrap();
 }
 
+/// The last chunk of the newest session.
+fn lose_a_chunk(bench: &Bench) {
+    let pack = packs_of(bench, BlobKind::Data).pop().unwrap();
+    let index = bench.repo().view().unwrap().index;
+    let ours = index.entries().filter(|c| pack.as_str().ends_with(&c.pack_id().to_string()));
+    let chunk = ours.filter(|c| c.entry.kind == BlobKind::Data).max_by_key(|c| c.entry.offset).unwrap();
+    bench.flip(&pack, chunk.entry.offset as usize + 50);
+    let report = repair_packs(bench, &packs::Options { packs: vec![pack.to_string()], ..Default::default() }).unwrap();
+    assert_eq!(report.lost, [chunk.entry.id]);
+}
+
 #[test]
 fn sound_snapshots_stay_as_they_are() {
     let bench = Bench::new();
@@ -44,7 +55,7 @@ fn sound_snapshots_stay_as_they_are() {
 #[test]
 fn files_keep_what_is_left_of_them() {
     let bench = Bench::new();
-    // One file in two packs, so that half of it is lost.
+    // One file in two packs, so that a part of it is lost.
     let half = crate::bench::noise(8, 400 << 10);
     bench.write("half", &half);
     bench.backup();
@@ -52,8 +63,7 @@ fn files_keep_what_is_left_of_them() {
     bench.backup();
     let before = files(&bench).unwrap();
     let snapshots: Vec<SnapshotId> = bench.repo().snapshots().unwrap().0.iter().map(|s| s.id()).collect();
-    let newest = packs_of(&bench, BlobKind::Data).pop().unwrap();
-    lose(&bench, &newest);
+    lose_a_chunk(&bench);
     let lost = bench.unrestorable();
     assert!(!lost.is_empty());
 
