@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Judges the state in which a repository was left, by docs/format.md and docs/protocol.md alone.
 
-    judge.py --key-file F REPO      an owner's or reader's key
+    judge.py REPO --key-file F      an owner's or reader's key
 
 Every object is read and verified, then what they say of each other: the chains, who publishes what, whether each snapshot can be restored
 from it, and whether what a prune began can be finished without harm. An error is against a document. A note is what the documents allow
@@ -135,8 +135,10 @@ class Judge(Inventory):
             s, listed = self.committed.get(at), at in self.in_base
             if s and s.id != id:
                 self.error(snap(s), f"is not the one of {key}")
-            elif s:
+            elif s and listed:
                 self.judge_folded(key, s, union)
+            elif s:
+                continue  # a sweep may have taken what only forgotten snapshots published
             elif listed and (*at, id) in self.forgotten:
                 self.note(f"snap/{who(*at)}", f"is missing: forgotten, but {key} does not know it yet")
             elif listed:
@@ -234,9 +236,11 @@ class Judge(Inventory):
                 self.error(key, f"names a pack that session {who(writer, session)} claims")
 
     def judge_done(self, key, packs):
+        """A5, and that no listed segment publishes what was swept; what a session has committed is not for adoption."""
         mentioned, dropped = self.mentioned(self.base), set(self.base.dropped)
         for p in packs:
-            if p.id not in dropped and (p.id in mentioned or not self.below(p.writer, p.session)):
+            adoptable = (p.writer, p.session) not in self.committed and not self.below(p.writer, p.session)
+            if p.id not in dropped and (p.id in mentioned or adoptable):
                 self.error(f"base/{self.base.n:016x}", f"counts {key} as done, and holds pack {p.id.hex()} not as dropped")
 
     # -- publication --

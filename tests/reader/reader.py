@@ -191,8 +191,8 @@ class Repository:
 
     def read_all(self):
         require(not self.store.list("base/"), "something stands under base/, of which this reader knows nothing")
-        forgotten = {at for key in store.list("forget/") for at in self.read_forget(key)}
-        committed = [self.read_snapshot(key) for key in store.list("snap/")]
+        forgotten = {at for key in self.store.list("forget/") for at in self.read_forget(key)}
+        committed = [self.read_snapshot(key) for key in self.store.list("snap/")]
         for snapshot in committed:
             self.read_index(snapshot)
         self.snapshots = [s for s in committed if (s.writer, s.session, s.id) not in forgotten]

@@ -203,7 +203,7 @@ impl Check<'_> {
         (report.trees, report.blobs) = (reached.trees, reached.blobs);
 
         (report.read, report.verified) = self.read_packs(&reader, &packs, &damage, verified)?;
-        if !last && !damage.is_empty() && self.have_vanished(&view)? {
+        if !last && !damage.is_empty() && self.is_overtaken(&view)? {
             self.read.packs = report.read.packs;
             self.read.bytes = report.read.bytes;
             return Ok(None);
@@ -284,8 +284,12 @@ impl Check<'_> {
         Some((*times.iter().min()?, *times.iter().max()?))
     }
 
-    /// Whether a snapshot of the view is gone: forgotten, and with it perhaps what only it needed.
-    fn have_vanished(&self, view: &View) -> Result<bool> {
+    /// Whether the view is not what stands any more: a prune has moved packs, or a snapshot was forgotten, and with it perhaps
+    /// went what only it needed.
+    fn is_overtaken(&self, view: &View) -> Result<bool> {
+        if self.repo.newest_base()?.n > view.base.n {
+            return Ok(true);
+        }
         let (snapshots, _) = self.repo.snapshots()?;
         let there: HashSet<_> = snapshots.iter().map(Snapshot::id).collect();
         Ok(view.snapshots.iter().any(|s| !there.contains(&s.id())))
