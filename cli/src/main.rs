@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         Err(errors::ParseError::Other(e)) => return errors::report(&e, false),
     };
     let json = parsed.cli.global.json;
-    log::start(parsed.cli.global.quiet, parsed.cli.global.verbose);
+    log::start(parsed.cli.global.quiet, parsed.cli.global.verbose, parsed.cli.global.json);
     match commands::run(parsed) {
         Ok(outcome) => outcome.exit_code(),
         Err(e) => errors::report(&e, json),

@@ -65,7 +65,10 @@ fn a_damaged_pack_is_saved_as_far_as_it_opens_and_a_backup_brings_back_the_rest(
     let id = pack.file_name().unwrap().to_str().unwrap().split_once('-').unwrap().1.to_owned();
     assert_eq!(place.run(&["check", "--read-data"]).code, 1);
     let done = place.run(&["repair", "packs", &id[..12]]);
-    assert!(done.code == 3 && done.out.contains(": damaged") && done.out.contains("as it was at lost/pack/"), "{done:?}");
+    assert!(
+        done.code == 3 && done.out.contains(": damaged") && done.out.contains("as it was at lost/pack/"),
+        "{done:?}"
+    );
     assert!(place.ok(&["repair", "packs", "--no-cache"]).out.contains("none is damaged"));
     let hurt = place.run(&["check", "--read-data"]);
     assert!(hurt.code == 1 && !hurt.err.contains(&id), "{hurt:?}");

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use copal_engine::crypto::kdf::RecoveryCode;
 use copal_engine::crypto::rng::SystemRng;
-use copal_engine::crypto::secret::Secret;
+
 use copal_engine::format::bundle::Role;
 use copal_engine::ops::check::{Read, check};
 use copal_engine::ops::prune::{self, prune};
@@ -22,7 +23,8 @@ const KINDS: [&str; 9] = ["cfg/", "key/", "pin/", "pack/", "idx/", "snap/", "bas
 fn small() -> Bench {
     let bench = Bench::new();
     let repo = bench.repo();
-    repo.add_slot(Role::Owner, NewLock::RecoveryCode(&Secret::from_bytes([7; 32])), b"code", &mut SystemRng).unwrap();
+    repo.add_slot(Role::Owner, NewLock::RecoveryCode(&RecoveryCode::generate(&mut SystemRng)), b"code", &mut SystemRng)
+        .unwrap();
     bench.check(Read::All);
     for (name, seed) in [("e", 11), ("f", 12)] {
         bench.write(name, &noise(seed, 1200 << 10));
@@ -70,7 +72,9 @@ fn no_changed_byte_leads_to_a_wrong_one_or_to_a_loss() {
                 continue;
             };
             let all_right = |files: &crate::Files| {
-                files.iter().all(|(place, bytes)| bytes.is_none() || right.get(place).is_none_or(|right| right == bytes))
+                files
+                    .iter()
+                    .all(|(place, bytes)| bytes.is_none() || right.get(place).is_none_or(|right| right == bytes))
             };
             assert!(all_right(&before), "{at}: a wrong byte");
             let repo = bench.repo();

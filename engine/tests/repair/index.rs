@@ -37,7 +37,10 @@ fn entries(bench: &Bench) -> BTreeSet<(String, Copy)> {
 fn assert_nothing_to_do(bench: &Bench) {
     let before = objects(bench);
     assert_eq!(repair_index(bench, &Options::default()).unwrap(), Report::default());
-    assert_eq!(repair_index(bench, &Options { read_all_packs: true, ..Options::default() }).unwrap(), Report::default());
+    assert_eq!(
+        repair_index(bench, &Options { read_all_packs: true, ..Options::default() }).unwrap(),
+        Report::default()
+    );
     assert_eq!(objects(bench), before);
 }
 

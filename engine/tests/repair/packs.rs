@@ -29,7 +29,8 @@ fn what_still_opens_is_saved_whatever_the_damage() {
             assert_eq!((dry.read, &dry.damaged[..]), (1, &[pack.to_string()][..]), "{how} {pack}");
             assert!(bench.keys("base/").is_empty() && bench.keys("lost/").is_empty());
 
-            let report = repair_packs(&bench, &Options { packs: vec![pack.to_string()], ..Options::default() }).unwrap();
+            let report =
+                repair_packs(&bench, &Options { packs: vec![pack.to_string()], ..Options::default() }).unwrap();
             assert_eq!((&report.lost, report.saved_blobs), (&dry.lost, dry.saved_blobs), "{how} {pack}");
             assert_none_lost(&before, &files(&bench).unwrap());
             let aside = bench.keys("lost/").first().map(|key| bench.objects()[key].clone());

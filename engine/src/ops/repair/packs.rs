@@ -122,7 +122,9 @@ fn choose(repo: &Repository, view: &View, options: &Options) -> Result<Vec<PackI
         // A whole key is taken, too, as check names it.
         let id = name.rsplit(['/', '-']).next().unwrap_or_default().to_lowercase();
         if id.len() < 4 || !id.bytes().all(|c| c.is_ascii_hexdigit()) {
-            return Err(Error::Invalid(format!("{name:?} is no pack: give 4 or more digits of its id, as check names it")));
+            return Err(Error::Invalid(format!(
+                "{name:?} is no pack: give 4 or more digits of its id, as check names it"
+            )));
         }
         let mut found = listed.values().filter(|p| p.id.to_string().starts_with(&id));
         match (found.next(), found.next()) {
@@ -163,8 +165,7 @@ fn save(
     copies: &[Found],
     cancel: &Cancel,
 ) -> Result<(u64, Vec<BlobId>)> {
-    let session =
-        Session::begin(Arc::clone(repo), who, Level::Auto.zstd(), options.dry_run, Box::new(split(rng)))?;
+    let session = Session::begin(Arc::clone(repo), who, Level::Auto.zstd(), options.dry_run, Box::new(split(rng)))?;
     session.view().index.exclude(damaged.keys().copied());
     let saved = match save_into(&session, copies, cancel) {
         Ok(saved) => saved,

@@ -195,7 +195,9 @@ impl Walk<'_> {
             Ok(Tree::Split { meta, stretches }) => {
                 match tolerate(self.reader.meta(&meta))? {
                     Ok(Meta::Split(names)) if names.len() == stretches.len() => {}
-                    Ok(_) => *lost = Some(Error::damaged(format!("directory {}", tree.short()), "its names do not fit")),
+                    Ok(_) => {
+                        *lost = Some(Error::damaged(format!("directory {}", tree.short()), "its names do not fit"))
+                    }
                     Err(e) => *lost = Some(e),
                 }
                 stretches
