@@ -15,7 +15,7 @@ use copal_engine::store::Key;
 use crate::bench::{Bench, noise, options};
 use crate::{assert_none_lost, files, repair_index, repair_packs, repair_snapshots};
 
-/// Places in each object, evenly apart.
+/// Places in each object, evenly apart, if not all.
 const PLACES: usize = 4;
 const KINDS: [&str; 9] = ["cfg/", "key/", "pin/", "pack/", "idx/", "snap/", "base/", "check/", "forget/"];
 
@@ -54,19 +54,33 @@ fn samples(bench: &Bench) -> BTreeSet<Key> {
 
 #[test]
 fn no_changed_byte_leads_to_a_wrong_one_or_to_a_loss() {
+    change(PLACES);
+}
+
+/// `tests/long flips`: every byte of small objects, and as many of the packs.
+#[test]
+#[ignore = "takes a quarter of an hour"]
+fn no_changed_byte_anywhere_leads_to_a_wrong_one_or_to_a_loss() {
+    change(3000);
+}
+
+/// Changes a byte at so many places of each object, or every one.
+fn change(places: usize) {
     let bench = small();
     let (whole, right) = (bench.objects(), files(&bench).unwrap());
     assert!(right.values().all(Option::is_some));
     let samples = samples(&bench);
     let kinds: BTreeSet<&str> = samples.iter().map(|key| key.as_str().split('/').next().unwrap()).collect();
     assert_eq!(kinds.len(), KINDS.len(), "one of every kind: {kinds:?}");
-    let (mut unopened, mut seen) = (0, 0);
+    let (mut flips, mut unopened, mut seen) = (0, 0, 0);
     for key in &samples {
         let len = whole[key].len();
-        for n in 0..PLACES {
+        let count = places.min(len);
+        for byte in (0..count).map(|n| (len - 1) * n / (count - 1)) {
             bench.store.restore(whole.clone());
-            bench.flip(key, (len - 1) * n / (PLACES - 1));
-            let at = format!("byte {} of {key}", (len - 1) * n / (PLACES - 1));
+            bench.flip(key, byte);
+            flips += 1;
+            let at = format!("byte {byte} of {key}");
             let Ok(before) = files(&bench) else {
                 unopened += 1;
                 continue;
@@ -91,5 +105,9 @@ fn no_changed_byte_leads_to_a_wrong_one_or_to_a_loss() {
             assert!(all_right(&after), "{at}: a wrong byte after a repair");
         }
     }
-    assert!(unopened > 0 && seen > PLACES * samples.len() / 2, "{unopened} did not open, {seen} were found");
+    println!(
+        "{flips} bytes of {} objects: {unopened} times it did not open, {seen} times check told of it",
+        samples.len()
+    );
+    assert!(unopened > 0 && seen > flips / 2, "{flips} flips: {unopened} did not open, {seen} were found");
 }

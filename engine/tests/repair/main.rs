@@ -7,6 +7,7 @@
 mod bench;
 
 mod bytes;
+mod crashes;
 mod index;
 mod packs;
 mod snapshots;
