@@ -38,6 +38,9 @@ pub struct Described {
     stanzas: Vec<SessionStanza>,
 }
 
+/// Called with a pack, and what it says of itself or why that cannot be read.
+pub type OnDescribed<'a> = dyn FnMut(&Listed, Result<Described, String>) -> Result<()> + 'a;
+
 /// What shall become of the index.
 #[derive(Debug, Clone, Default)]
 pub struct Mend {
@@ -72,12 +75,8 @@ pub enum Aside {
 }
 
 impl Repository {
-    /// Reads what these packs say of themselves; calls `each` for every one, with why that cannot be read.
-    pub fn describe_packs(
-        self: &Arc<Self>,
-        packs: &[Listed],
-        each: &mut dyn FnMut(&Listed, Result<Described, String>) -> Result<()>,
-    ) -> Result<()> {
+    /// Reads what these packs say of themselves; calls `each` for every one.
+    pub fn describe_packs(self: &Arc<Self>, packs: &[Listed], each: &mut OnDescribed<'_>) -> Result<()> {
         for batch in packs.chunks(BATCH) {
             let described = self.bridge.map(batch.to_vec(), self.options.connections, |l| {
                 let repo = Arc::clone(self);

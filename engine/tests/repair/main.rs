@@ -70,8 +70,11 @@ fn assert_none_lost(before: &Files, after: &Files) {
     }
 }
 
+/// What an object becomes; `None`: it is gone.
+type Damage = Box<dyn Fn(&[u8]) -> Option<Vec<u8>>>;
+
 /// Changes that damage an object in one of the ways that stores do; the last stands for another object in its place.
-fn damages(other: Vec<u8>) -> Vec<(&'static str, Box<dyn Fn(&[u8]) -> Option<Vec<u8>>>)> {
+fn damages(other: Vec<u8>) -> Vec<(&'static str, Damage)> {
     let flipped = |at: fn(usize) -> usize| {
         move |old: &[u8]| {
             let mut new = old.to_vec();
