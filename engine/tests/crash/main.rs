@@ -13,6 +13,7 @@ mod forgets;
 mod gives_back;
 mod hooked;
 mod init;
+mod keys;
 mod prunes;
 mod races;
 mod rewrites;
