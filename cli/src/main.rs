@@ -11,6 +11,7 @@
 
 mod archive;
 mod args;
+mod bucket;
 mod commands;
 mod errors;
 mod fuse;

@@ -6,10 +6,12 @@
 //! plan      which packs go whole, and which are copied first; pure                    plan.rs
 //! repack    what is needed of those is copied, in a session of its own                repo/repack.rs
 //! execute   condemn, drain, mark again, sweep, base, delete                           repo/prune/
+//! lock      in a bucket with Object Lock: what is live is retained for longer         lock.rs
 //! ```
 //! A dry run ends after the plan. Every step can be repeated: a prune first finishes what an earlier one left.
 
 pub mod facts;
+pub mod lock;
 pub mod mark;
 pub mod plan;
 
@@ -28,6 +30,7 @@ use crate::repo::repack::Repack;
 use crate::repo::{Repository, View};
 
 pub use facts::{Facts, PackUse, gather, spare};
+pub use lock::{Bucket, Extend, Extended};
 pub use mark::mark;
 pub use plan::{Counts, Limit, Plan, Policy, plan_prune};
 
@@ -45,6 +48,8 @@ pub struct Options {
     pub exclusive: bool,
     /// Goes on though much would be deleted that nothing explains.
     pub yes: bool,
+    /// Afterwards extends the retention of everything that is live.
+    pub lock: Option<Extend>,
 }
 
 /// What was done.
@@ -62,6 +67,10 @@ pub struct Summary {
     pub repacked_bytes: u64,
     /// What it and the earlier ones have come to.
     pub done: Done,
+    /// What came of [`Options::lock`].
+    pub extended: Option<Extended>,
+    /// What the bucket promises and still holds; `None`: the store is none, or does not tell these credentials.
+    pub bucket: Option<Bucket>,
 }
 
 /// Prunes. Blocks; call it from a plain thread.
@@ -76,9 +85,11 @@ pub fn prune(
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<Summary> {
+    let lock = options.lock.map(|extend| lock::plan(repo, extend)).transpose()?;
     let proven = repo.owners_verdicts()?.into_keys().collect();
     let mut run = Run { repo, who, options, progress, cancel, proven };
-    run.prune(&mut rng).map_err(|e| super::reason(cancel, e))
+    let summary = run.prune(&mut rng).map_err(|e| super::reason(cancel, e))?;
+    run.keep(lock, summary).map_err(|e| super::reason(cancel, e))
 }
 
 struct Run<'r> {
@@ -122,6 +133,18 @@ impl Run<'_> {
         let generation = pruner.condemn(&look, summary.plan.condemned())?;
         summary.generation = Some(generation);
         add(&mut summary.done, &self.carry_out(&pruner, generation, &mut **rng)?);
+        Ok(summary)
+    }
+
+    /// What is live by now is retained for longer, and what the bucket holds on to is counted.
+    fn keep(&self, lock: Option<lock::Plan>, mut summary: Summary) -> Result<Summary> {
+        if let Some(lock) = lock {
+            let pruner = Pruner::new(self.repo, self.who, self.options.exclusive)?;
+            let live = pruner.live(&pruner.look()?)?;
+            let extended = lock::extend(self.repo, lock, live, self.options.dry_run, self.progress, self.cancel)?;
+            summary.extended = Some(extended);
+        }
+        summary.bucket = lock::bucket(self.repo)?;
         Ok(summary)
     }
 
@@ -199,9 +222,10 @@ fn nothing_needed_is_missing(facts: &Facts, look: &Look) -> Result<()> {
 }
 
 fn add(sum: &mut Done, one: &Done) {
-    let Deleted { packs, bytes, segments } = &mut sum.deleted;
+    let Deleted { packs, bytes, segments, locked } = &mut sum.deleted;
     (*packs, *bytes) = (*packs + one.deleted.packs, *bytes + one.deleted.bytes);
     *segments += one.deleted.segments;
+    locked.add(&one.deleted.locked);
     sum.fenced += one.fenced;
     sum.spared += one.spared;
     sum.forgotten += one.forgotten;

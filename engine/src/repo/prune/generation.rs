@@ -128,7 +128,7 @@ impl Pruner {
     /// P8, its end: the condemn goes last, because without it nobody looks for the rest.
     pub(super) fn retire(&self, n: u64) -> Result<()> {
         for object in [objects::sweep(n), objects::fence(n), objects::condemn(n)] {
-            self.repo.bridge.wait(self.repo.store.delete(&key(object)))?;
+            self.delete_all(vec![key(object)])?;
         }
         Ok(())
     }
