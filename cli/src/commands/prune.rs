@@ -170,7 +170,7 @@ fn count(n: u64, what: &str) -> String {
 }
 
 fn print(context: &Context, summary: &Summary, options: &Options) -> Result<()> {
-    let (out, done) = (&context.out, &summary.done);
+    let out = &context.out;
     if summary.finished > 0 {
         out.say(format!("finished {} that had been cut off", count(summary.finished, "prune")))?;
     }

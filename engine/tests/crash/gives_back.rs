@@ -22,6 +22,7 @@ const ALL: Options = Options {
     dry_run: false,
     exclusive: false,
     yes: false,
+    lock: None,
 };
 
 impl Bench {
