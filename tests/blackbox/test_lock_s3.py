@@ -282,8 +282,48 @@ class Locked(unittest.TestCase):
         self.assertEqual({key: self.bucket_bytes(key) for key in world.objects() if key in before}, before)
         world.restores(self, 1, 2)
 
+    def test_4_what_cannot_be_locked_as_asked_is_named(self):
+        """This server does not take governance for compliance before the retention ends."""
+        world = self.world
+        ran, done = world.prune("maintainer", "--lock-extend", "1d", "--lock-mode", "compliance", *ALONE, good=False)
+        told = done["retention"]
+        self.assertEqual((ran.code, told["mode"]), (3, "compliance"), ran)
+        named = [line for line in map(json.loads, ran.err.splitlines()) if line["message_type"] == "error"]
+        self.assertEqual(len(named), min(told["failed"], 20), ran)
+        self.assertGreater(told["failed"], 0)
+        self.assertIn("its retention was not extended", ran.err)
+        self.assertEqual(told["failed"] + told["extended"], told["objects"])
+        # What went to compliance did: objects that had no retention yet. No bypass frees those.
+        self.assertEqual(told["extended"], sum(retention(self.reader(), key)[0] == "COMPLIANCE" for key in world.objects()))
+
     def bucket_bytes(self, key):
         return self.reader().get(key)
+
+
+class Default(unittest.TestCase):
+    def test_a_default_retention_locks_new_objects_and_prunes_go_on(self):
+        described = server()
+        bucket = locked_bucket(described)
+        text = ("<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention><Mode>COMPLIANCE"
+                "</Mode><Days>1</Days></DefaultRetention></Rule></ObjectLockConfiguration>")
+        bucket.request("PUT", "", query={"object-lock": ""}, body=text.encode(), headers=md5(text))
+        world = World(bucket, described, lock=["--lock"])
+        self.addCleanup(world.place.close)
+        self.assertEqual(world.told["bucket"]["object_lock"], {"default_mode": "compliance", "default_days": 1})
+        world.run("maintainer", "forget", world.snapshots[0])
+        _, done = world.prune("maintainer", "--lock-extend", "10d", *ALONE)
+        told = done["retention"]
+        self.assertEqual((told["mode"], told["failed"], told["extended"]), ("compliance", 0, told["objects"]))
+        # This server marks what is locked as deleted, as Amazon's does.
+        self.assertEqual(done["still_locked"], {"objects": 0, "pack_bytes": 0, "until": None})
+        self.assertGreater(done["deleted_bytes"], 1_400_000)
+        soon = datetime.now(timezone.utc) + timedelta(hours=1)
+        for key in world.objects():
+            self.assertEqual(retention(world.raw("maintainer"), key)[0], "COMPLIANCE", key)
+            for role in ROLES:
+                self.assertEqual(set_retention(world.raw(role), key, "COMPLIANCE", soon, bypass=True), 403, (role, key))
+        self.assertIn("default retention 1 day (compliance)", world.run("owner", "stats").out)
+        world.restores(self, 1, 2)
 
 
 def restore_bucket(bucket, prefix, since):
