@@ -23,6 +23,7 @@ use super::forget::Forgets;
 use super::merge::{Merge, Merged};
 use super::open::{Repository, key};
 use super::session;
+use super::signers::Members;
 use super::view::damaged;
 
 /// Unfolded snapshots above which a backup of the owner folds.
@@ -108,14 +109,9 @@ impl Repository {
             Err(StoreError::Wrong { how, .. }) => return Err(Error::damaged(object.as_str(), how)),
             Err(e) => return Err(e.into()),
         };
-        let signer = |who| match self.config.member(who) {
-            _ if who == SIGNED_BY_ROOT => Some(self.config.root),
-            // What was made before a revocation counts on.
-            Some(m) if m.maintainer && m.revoked.is_none_or(|r| n <= r.base) => Some(m.key),
-            _ => None,
-        };
-        let base =
-            Base::decode(&stored, self.id(), n, &self.graph, signer).map_err(Error::in_object(object.as_str()))?;
+        let read =
+            |members: &Members<'_>| Base::decode(&stored, self.id(), n, &self.graph, |who| members.of_base(n, who));
+        let base = self.judge(read)?.map_err(Error::in_object(object.as_str()))?;
         Ok(Some(NewestBase { n, hash: Some(Base::hash(&stored)), base, unreadable: Vec::new() }))
     }
 
