@@ -161,7 +161,14 @@ impl Repository {
 
         let mut merge = Merge::new(self, who.id, &newest.base.dropped);
         merge.begin(session);
-        let Merged { segments, dropped } = merge.all(&newest.base, &unfolded)?;
+        let Merged { segments, dropped } = match merge.all(&newest.base, &unfolded) {
+            // A prune has merged a segment into its own, and recorded that in a newer base (W3e): the next backup tries again.
+            Err(Error::Store(StoreError::NotFound { .. })) if self.base_above(newest.n)?.is_some() => {
+                self.end_session(who.id, session, (SIGNED_BY_ROOT, &self.root("fold")?))?;
+                return Ok(None);
+            }
+            merged => merged?,
+        };
 
         let mut known = newest.base.snapshots.clone();
         known.extend(unfolded.iter().map(|s| s.at));
