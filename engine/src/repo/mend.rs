@@ -23,6 +23,7 @@ use super::condemned::{read_gc, unknown};
 use super::merge::{Merge, Merged};
 use super::open::{Repository, key};
 use super::session::{next_session, put_pin};
+use super::signers::Signers;
 
 const VERB: &str = "repair a repository";
 /// Packs whose tables are read at once.
@@ -94,8 +95,9 @@ impl Repository {
         let Some(Parsed::Pack(writer, ..)) = objects::parse(l.key.as_str()) else {
             return Ok(Err("its name is none of a pack".into()));
         };
-        let Some(member) = self.config.member(writer) else { return Ok(Err("its writer is not enrolled".into())) };
-        match adopt::read(self, &member.key, l).await {
+        let member = Signers::new(self).judge(|members| members.member(writer).map(|m| m.key)).await?;
+        let Some(member) = member else { return Ok(Err("its writer is not enrolled".into())) };
+        match adopt::read(self, &member, l).await {
             Ok(adopt::Found { info, entries, stanzas }) => {
                 let stanzas = stanzas.into_iter();
                 let stanzas =

@@ -27,6 +27,8 @@ pub mod rely;
 pub mod repack;
 pub mod save;
 pub mod session;
+mod signers;
+mod state;
 pub mod tree;
 pub mod verdict;
 pub mod view;

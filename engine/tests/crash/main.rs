@@ -5,9 +5,11 @@
 #![allow(missing_docs, unreachable_pub)]
 
 mod bench;
+mod beside;
 mod by_hand;
 mod copies;
 mod crashes;
+mod enrolled;
 mod faults;
 mod forgets;
 mod gives_back;

@@ -3,14 +3,14 @@
 //! What the store refuses to delete because it is locked stays and is counted: the base has dropped it all the same, and a
 //! later prune asks again (docs/protocol.md "Deletions that the store refuses").
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::PoisonError;
 
 use crate::error::{Error, Result};
 use crate::format::base::Base;
 use crate::format::gc::Sweep;
 use crate::format::objects::{self, Parsed};
-use crate::id::SegmentId;
+use crate::id::{SegmentId, WriterId};
 use crate::store::retention::Retention;
 use crate::store::{Key, Store, StoreError, list_all};
 
@@ -18,7 +18,10 @@ use super::super::base::NewestBase;
 use super::super::init::now;
 use super::super::open::key;
 use super::rebase::Rebased;
-use super::{Pruner, SessionKey};
+use super::{Look, Pruner, SessionKey};
+
+/// Pins of ended sessions that are worth a generation of their own: each one leaves two itself, and asks everybody.
+const MANY_PINS: usize = 16;
 
 /// What was deleted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -95,6 +98,48 @@ impl Pruner {
 
     /// P8: older bases, records of what is forgotten, and all that sessions below the floors have left; the generation last.
     pub(super) fn tidy(&self, generation: u64, newest: &NewestBase) -> Result<()> {
+        self.tidy_below(newest)?;
+        self.retire(generation)
+    }
+
+    /// Where no pack goes: deletes all the same what the rules let go by the base that stands. That is what was replaced in it (P7),
+    /// older bases and records that it has taken in (P8d), and what lies below its floors (P8a, P8b). How many segments.
+    pub fn tidy_up(&self) -> Result<u64> {
+        let newest = self.repo.newest_base()?;
+        newest.whole()?;
+        if newest.n == 0 {
+            return Ok(0);
+        }
+        let deleted = self.delete(&Sweep::default(), &newest, None)?;
+        self.tidy_below(&newest)?;
+        Ok(deleted.segments)
+    }
+
+    /// Whether there is more that only a generation may take away, though no pack goes: segments of sessions that ended without
+    /// a commit or may have died, which are deleted by who creates a base after that (P8c), or many pins that a floor may pass (P2, P8a).
+    pub fn is_littered(&self, look: &Look) -> Result<bool> {
+        let base = &look.view.base.base;
+        let of_base = base.segments.iter().map(|s| s.id);
+        let named: HashSet<SegmentId> =
+            of_base.chain(look.view.unfolded().flat_map(|s| s.graph.segments.iter().map(|(_, id)| *id))).collect();
+        let pinned = self.pinned()?;
+        // An open one may have died: only who is asked tells, or is ended (P3).
+        let ended: HashSet<&SessionKey> = look.view.ended.iter().chain(&pinned).collect();
+        let may_end = |of: &SessionKey| ended.contains(of) || of.1.n < base.floor(of.0);
+        for l in self.repo.bridge.wait(list_all(self.repo.store.as_ref(), "idx/"))? {
+            if let Some(Parsed::Segment(writer, session, _, id)) = objects::parse(l.key.as_str())
+                && !named.contains(&id)
+                && may_end(&(writer, session))
+            {
+                return Ok(true);
+            }
+        }
+        let floors: BTreeMap<WriterId, u64> = self.floors(look)?.into_iter().collect();
+        let passed = |(writer, session): &&SessionKey| floors.get(writer).is_some_and(|n| session.n < *n);
+        Ok(pinned.iter().filter(passed).count() >= MANY_PINS)
+    }
+
+    fn tidy_below(&self, newest: &NewestBase) -> Result<()> {
         let base = &newest.base;
         let known: BTreeSet<SessionKey> = base.snapshots.iter().map(|s| (s.writer, s.session)).collect();
         let mut old = Vec::new();
@@ -113,8 +158,7 @@ impl Pruner {
                 }
             }
         }
-        self.delete_all(old)?;
-        self.retire(generation)
+        self.delete_all(old)
     }
 
     pub(super) fn delete_all(&self, keys: Vec<Key>) -> Result<()> {
