@@ -192,6 +192,8 @@ pub(crate) enum Command {
     Copy(Box<c::copy::CopyArgs>),
     /// Verify the repository, and tell which snapshots and files damage hurts
     Check(c::check::CheckArgs),
+    /// Put right what check has found, as far as it can be
+    Repair(c::repair::RepairArgs),
     /// Manage keys
     Key(c::key::KeyArgs),
     /// Print access policies for the store

@@ -7,15 +7,17 @@ use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-use crate::output::shown;
+use crate::output::{log_line, shown};
 
 /// Prints events of the engine up to a level; those of libraries below it are left out.
 struct Log {
     max: Level,
+    /// Lines of JSON.
+    json: bool,
 }
 
 /// Begins to print. `-q` keeps all but errors back.
-pub(crate) fn start(quiet: bool, verbose: u8) {
+pub(crate) fn start(quiet: bool, verbose: u8, json: bool) {
     let max = match (quiet, verbose) {
         (true, _) => Level::ERROR,
         (_, 0) => Level::WARN,
@@ -23,7 +25,7 @@ pub(crate) fn start(quiet: bool, verbose: u8) {
         _ => Level::DEBUG,
     };
     // Only a second call could fail, and there is none.
-    let _ = tracing::subscriber::set_global_default(Log { max });
+    let _ = tracing::subscriber::set_global_default(Log { max, json });
 }
 
 impl Log {
@@ -52,7 +54,9 @@ impl Subscriber for Log {
     fn event(&self, event: &Event<'_>) {
         let mut line = Line::default();
         event.record(&mut line);
-        eprintln!("copal: {}{}", shown(line.message.as_bytes()), shown(line.fields.as_bytes()));
+        let level = event.metadata().level().as_str().to_ascii_lowercase();
+        let message = format!("{}{}", shown(line.message.as_bytes()), shown(line.fields.as_bytes()));
+        eprintln!("{}", log_line(self.json, &level, &message));
     }
 
     fn enter(&self, _: &Id) {}
@@ -81,7 +85,7 @@ mod tests {
 
     #[test]
     fn only_our_own_events_up_to_the_level() {
-        let log = Log { max: Level::INFO };
+        let log = Log { max: Level::INFO, json: false };
         assert!(log.shows("copal_engine::store", Level::WARN));
         assert!(log.shows("copal_engine::store", Level::INFO));
         assert!(!log.shows("copal_engine::store", Level::DEBUG));

@@ -11,6 +11,7 @@
 
 mod archive;
 mod args;
+mod bucket;
 mod commands;
 mod errors;
 mod fuse;
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
         Err(errors::ParseError::Other(e)) => return errors::report(&e, false),
     };
     let json = parsed.cli.global.json;
-    log::start(parsed.cli.global.quiet, parsed.cli.global.verbose);
+    log::start(parsed.cli.global.quiet, parsed.cli.global.verbose, parsed.cli.global.json);
     match commands::run(parsed) {
         Ok(outcome) => outcome.exit_code(),
         Err(e) => errors::report(&e, json),

@@ -3,6 +3,7 @@
 use std::io::{self, BufWriter, StdoutLock, Write};
 
 use serde::Serialize;
+use serde_json::json;
 
 /// How much and in what form to print.
 #[derive(Debug, Clone, Copy)]
@@ -47,8 +48,16 @@ impl Output {
 
     /// A line on stderr that a user must read.
     pub(crate) fn warn(&self, text: impl AsRef<str>) {
-        let _ = writeln!(io::stderr(), "copal: {}", text.as_ref());
+        let _ = writeln!(io::stderr(), "{}", log_line(self.json, "warn", text.as_ref()));
     }
+}
+
+/// A line for stderr: JSON where machine output is asked for, so that a program can read both streams.
+pub(crate) fn log_line(json: bool, level: &str, message: &str) -> String {
+    if json {
+        return json!({"message_type": "log", "schema": 1, "level": level, "message": message}).to_string();
+    }
+    format!("copal: {message}")
 }
 
 /// One line of JSON.

@@ -19,7 +19,7 @@ use crate::errors::Outcome;
 use crate::open::Context;
 use crate::output::{lossy, shown};
 use crate::progress::Shown;
-use crate::{size, time};
+use crate::{bucket, size, time};
 
 /// Flags of `check`.
 #[derive(Debug, Args)]
@@ -95,9 +95,17 @@ pub(crate) fn run(context: &Context, args: &CheckArgs) -> Result<Outcome> {
     let checked = check(&repo, &options, progress.progress(), &context.cancel);
     progress.finish();
     let report = checked?;
+    let told = bucket::ask(context, repo.store().as_ref())?;
     match context.out.json {
-        true => context.out.line(&summary(&report))?,
-        false => print(context, &report)?,
+        true => {
+            let mut document = summary(&report);
+            document["bucket"] = told.to_json();
+            context.out.line(&document)?;
+        }
+        false => {
+            told.text().map_or(Ok(()), |text| context.out.say(text))?;
+            print(context, &report)?;
+        }
     }
     if let Some(file) = args.attest.as_deref().filter(|_| report.errors == 0) {
         write_whole(file, &attest(&repo, &report)?).with_context(|| format!("cannot write {}", file.display()))?;
@@ -241,7 +249,10 @@ fn print(context: &Context, report: &Report) -> Result<()> {
     }
     match report.errors {
         0 => context.out.say("no errors were found")?,
-        errors => context.out.warn(format!("{} found", n(errors, "damaged object"))),
+        errors => {
+            context.out.warn(format!("{} found", n(errors, "damaged object")));
+            context.out.note("copal help repair says what can be put right");
+        }
     }
     Ok(())
 }

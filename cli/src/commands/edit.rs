@@ -1,4 +1,4 @@
-//! What `tag` and `rewrite` have in common: which snapshots, one call of the engine, a line for each that was changed.
+//! What `tag`, `rewrite` and `repair snapshots` have in common: which snapshots, one call of the engine, a line for each that was changed.
 
 use std::sync::Arc;
 

@@ -15,6 +15,7 @@ use copal_engine::store::probe::{CreateOnly, Verdict};
 use serde_json::json;
 use zeroize::Zeroizing;
 
+use crate::bucket::{self, Told};
 use crate::errors::{Outcome, usage};
 use crate::open::{Context, Place};
 use crate::place::default_key_file;
@@ -192,6 +193,8 @@ fn tell(
     if let Some(code) = code {
         eprintln!("recovery code, shown this once; write it down: {}", code.as_str());
     }
+    // Also where the repository stands by now: that the bucket does not answer is no reason to say that init failed.
+    let told = bucket::ask(context, repo.store().as_ref()).unwrap_or(Told::Nothing);
     let key_file = match key {
         NewKey::File(path) => Some(path.display().to_string()),
         NewKey::Password(_) => None,
@@ -201,10 +204,12 @@ fn tell(
             "message_type": "initialized", "schema": 1, "id": repo.id().to_string(),
             "repository": place.location.to_string(), "key_file": key_file,
             "store": {"verdict": verdict.word(), "sound": verdict.is_sound(), "details": verdict.details},
+            "bucket": told.to_json(),
         }));
     }
     context.out.say(format!("created repository {} at {}", repo.id().short(), place.location))?;
     context.out.say(format!("the store creates objects: {}", verdict.word()))?;
+    told.text().map_or(Ok(()), |text| context.out.say(text))?;
     match key_file {
         Some(path) => {
             context.out.say(format!("its key is {path}: keep a copy elsewhere; without it nothing can be read"))?

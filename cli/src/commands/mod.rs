@@ -20,6 +20,7 @@ pub(crate) mod man;
 pub(crate) mod mount;
 pub(crate) mod policy;
 pub(crate) mod prune;
+pub(crate) mod repair;
 pub(crate) mod restore;
 pub(crate) mod rewrite;
 pub(crate) mod snapshots;
@@ -51,6 +52,7 @@ pub(crate) fn run(parsed: Parsed) -> Result<Outcome> {
         Command::Tag(args) => tag::run(&context, &args),
         Command::Rewrite(args) => rewrite::run(&context, &args),
         Command::Copy(args) => copy::run(&context, &args),
+        Command::Repair(args) => repair::run(&context, &args),
         Command::Ls(args) => ls::run(&context, &args),
         Command::Find(args) => find::run(&context, &args),
         Command::Diff(args) => diff::run(&context, &args),

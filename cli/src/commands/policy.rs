@@ -37,6 +37,10 @@ pub(crate) struct S3Args {
     /// For a bucket policy instead of one attached to a user: whom it is for, e.g. arn:aws:iam::123456789012:user/backup
     #[arg(long, value_name = "ARN")]
     pub(crate) principal: Option<String>,
+    /// For a bucket with Object Lock: let owners and maintainers extend retention (prune --lock-extend), and deny every role
+    /// to get round it
+    #[arg(long)]
+    pub(crate) lock: bool,
 }
 
 /// Whose credentials.
@@ -59,6 +63,12 @@ const MAINTENANCE: [&str; 4] = ["base", "gc", "forget", "lost"];
 /// What a maintainer may remove of others.
 const SWEPT: [&str; 4] = ["pack", "idx", "snap", "pin"];
 
+/// Says what the bucket promises, and changes nothing: for everybody.
+const ASK: [&str; 2] = ["s3:GetBucketVersioning", "s3:GetBucketObjectLockConfiguration"];
+/// Gets round versions and retention. Nobody is allowed that; servers that give an object's creator every right to it (as
+/// Ceph does) must be told so.
+const GET_ROUND: [&str; 3] = ["s3:BypassGovernanceRetention", "s3:DeleteObjectVersion", "s3:PutObjectLegalHold"];
+
 /// Prints a policy.
 pub(crate) fn run(context: &Context, args: &PolicyArgs) -> Result<Outcome> {
     let StoreKind::S3(args) = &args.store;
@@ -75,7 +85,9 @@ pub(crate) fn run(context: &Context, args: &PolicyArgs) -> Result<Outcome> {
         (_, Some(_)) => return Err(usage("only writers and maintainers have an id")),
         (_, None) => None,
     };
-    let policy = policy(args.role, bucket, prefix, writer.as_deref(), args.principal.as_deref());
+    let whom =
+        Whom { role: args.role, writer: writer.as_deref(), principal: args.principal.as_deref(), lock: args.lock };
+    let policy = policy(whom, bucket, prefix);
     let text = if context.out.json { policy.to_string() } else { format!("{policy:#}") };
     let mut out = context.out.stdout();
     std::io::Write::write_all(&mut out, format!("{text}\n").as_bytes())?;
@@ -83,12 +95,36 @@ pub(crate) fn run(context: &Context, args: &PolicyArgs) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
+/// Whom a policy is for.
+#[derive(Debug, Clone, Copy)]
+struct Whom<'w> {
+    role: Role,
+    writer: Option<&'w str>,
+    principal: Option<&'w str>,
+    /// Whether the bucket has Object Lock.
+    lock: bool,
+}
+
 /// Statements that allow what the role needs and nothing else; whatever is not allowed is denied.
-fn policy(role: Role, bucket: &str, prefix: &str, writer: Option<&str>, principal: Option<&str>) -> Value {
+fn policy(whom: Whom<'_>, bucket: &str, prefix: &str) -> Value {
+    let Whom { role, writer, principal, lock } = whom;
     let base = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
     let all = format!("arn:aws:s3:::{bucket}/{base}*");
     let below = |path: &str| format!("arn:aws:s3:::{bucket}/{base}{path}/*");
-    let mut statements = vec![list_statement(bucket, &base), statement("Read", &["s3:GetObject"], vec![all.clone()])];
+    let prunes = matches!(role, Role::Owner | Role::Maintainer);
+    // Which old versions there are a prune reports, and until when an object stays it asks before it calls a refusal a lock.
+    let (list, read): (&[&str], &[&str]) = match prunes {
+        true => (&["s3:ListBucket", "s3:ListBucketVersions"], &["s3:GetObject", "s3:GetObjectRetention"]),
+        false => (&["s3:ListBucket"], &["s3:GetObject"]),
+    };
+    let mut statements = vec![
+        list_statement(list, bucket, &base),
+        statement("Ask", &ASK, vec![format!("arn:aws:s3:::{bucket}")]),
+        statement("Read", read, vec![all.clone()]),
+    ];
+    if lock {
+        statements.extend(lock_statements(prunes, &all));
+    }
     match (role, writer) {
         (Role::Owner, _) => statements.push(statement("Change", &["s3:PutObject", "s3:DeleteObject"], vec![all])),
         (Role::Reader, _) | (_, None) => {}
@@ -118,8 +154,20 @@ fn policy(role: Role, bucket: &str, prefix: &str, writer: Option<&str>, principa
     json!({"Version": "2012-10-17", "Statement": statements})
 }
 
-fn list_statement(bucket: &str, base: &str) -> Value {
-    let mut list = statement("List", &["s3:ListBucket"], vec![format!("arn:aws:s3:::{bucket}")]);
+/// Only who prunes may lock: whoever can may also lock rubbish, and have it paid for, for years.
+fn lock_statements(prunes: bool, all: &str) -> Vec<Value> {
+    let (allowed, mut denied) = (["s3:PutObjectRetention"], GET_ROUND.to_vec());
+    if !prunes {
+        denied.extend(allowed);
+    }
+    let mut deny = statement("KeepLocked", &denied, vec![all.into()]);
+    deny["Effect"] = "Deny".into();
+    let allow = statement("Lock", &allowed, vec![all.into()]);
+    if prunes { vec![allow, deny] } else { vec![deny] }
+}
+
+fn list_statement(actions: &[&str], bucket: &str, base: &str) -> Value {
+    let mut list = statement("List", actions, vec![format!("arn:aws:s3:::{bucket}")]);
     if !base.is_empty() {
         list["Condition"] = json!({"StringLike": {"s3:prefix": [format!("{base}*")]}});
     }
@@ -136,9 +184,13 @@ mod tests {
 
     const ID: &str = "abababab";
 
+    fn whom(role: Role, writer: Option<&str>) -> Whom<'_> {
+        Whom { role, writer, principal: None, lock: false }
+    }
+
     #[test]
     fn writers_put_below_their_own_prefixes_and_delete_nothing() {
-        let policy = policy(Role::Writer, "b", "p", Some(ID), None);
+        let policy = policy(whom(Role::Writer, Some(ID)), "b", "p");
         let text = policy.to_string();
         assert!(text.contains("arn:aws:s3:::b/p/pack/abababab/*") && !text.contains("Delete"), "{text}");
         let put = policy["Statement"].as_array().unwrap().iter().find(|s| s["Action"][0] == "s3:PutObject").unwrap();
@@ -152,7 +204,7 @@ mod tests {
     #[test]
     fn statements_of_several_roles_have_names_of_their_own() {
         let names = |role, id| {
-            let policy = policy(role, "b", "p", id, None);
+            let policy = policy(whom(role, id), "b", "p");
             let statements = policy["Statement"].as_array().unwrap().clone();
             statements.into_iter().map(|s| s["Sid"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
         };
@@ -166,16 +218,49 @@ mod tests {
 
     #[test]
     fn readers_only_read() {
-        let text = policy(Role::Reader, "b", "", None, Some("arn:aws:iam::1:user/x")).to_string();
+        let text = {
+            let reader = Whom { principal: Some("arn:aws:iam::1:user/x"), ..whom(Role::Reader, None) };
+            policy(reader, "b", "").to_string()
+        };
         assert!(!text.contains("Put") && !text.contains("Delete") && text.contains("Principal"), "{text}");
         assert!(!text.contains("Condition"), "{text}");
     }
 
     #[test]
     fn maintainers_never_delete_keys_or_the_config() {
-        let policy = policy(Role::Maintainer, "b", "p", Some(ID), None);
+        let policy = policy(whom(Role::Maintainer, Some(ID)), "b", "p");
         let removes = |s: &&Value| s["Action"][0] == "s3:DeleteObject";
         let delete = policy["Statement"].as_array().unwrap().iter().find(removes).unwrap().to_string();
         assert!(!delete.contains("/key/") && !delete.contains("/cfg/") && delete.contains("/gc/*"), "{delete}");
+    }
+
+    #[test]
+    fn nobody_gets_round_a_lock_and_only_who_prunes_locks() {
+        for (role, locks) in
+            [(Role::Owner, true), (Role::Maintainer, true), (Role::Writer, false), (Role::Reader, false)]
+        {
+            let id = matches!(role, Role::Writer | Role::Maintainer).then_some(ID);
+            let allowed = |lock| {
+                let policy = policy(Whom { lock, ..whom(role, id) }, "b", "p");
+                let statements = policy["Statement"].as_array().unwrap().iter();
+                let part = |effect: &str| {
+                    statements
+                        .clone()
+                        .filter(|s| s["Effect"] == effect)
+                        .map(|s| s["Action"].to_string())
+                        .collect::<String>()
+                };
+                (part("Allow"), part("Deny"))
+            };
+            for (allow, deny) in [allowed(false), allowed(true)] {
+                for action in GET_ROUND {
+                    assert!(!allow.contains(action), "{role:?} {allow}");
+                    assert!(deny.is_empty() || deny.contains(action), "{role:?} {deny}");
+                }
+            }
+            assert!(!allowed(false).0.contains("PutObjectRetention") && allowed(false).1.is_empty());
+            assert_eq!(allowed(true).0.contains("PutObjectRetention"), locks, "{role:?}");
+            assert_ne!(allowed(true).1.contains("PutObjectRetention"), locks, "{role:?}");
+        }
     }
 }

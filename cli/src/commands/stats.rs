@@ -9,7 +9,7 @@ use super::find::Damage;
 use crate::errors::Outcome;
 use crate::open::{Context, Opened};
 use crate::select::{Filter, choose};
-use crate::size;
+use crate::{bucket, size};
 
 /// Flags of `stats`.
 #[derive(Debug, Args)]
@@ -47,11 +47,14 @@ pub(crate) fn run(context: &Context, args: &StatsArgs) -> Result<Outcome> {
         Mode::RawData => of_blobs(&opened, &roots, &mut damage)?,
         Mode::BlobsPerFile => of_files(&opened, &roots, &mut damage)?,
     };
+    let told = bucket::ask(context, opened.reader.repository().store().as_ref())?;
     if context.out.json {
+        document["bucket"] = told.to_json();
         (document["schema"], document["snapshots_count"]) = (1.into(), chosen.len().into());
         context.out.line(&document)?;
     } else {
         context.out.say(format!("{} snapshots: {text}", chosen.len()))?;
+        told.text().map_or(Ok(()), |text| context.out.say(text))?;
     }
     Ok(Outcome::of_problems(damage.count))
 }

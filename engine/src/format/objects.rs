@@ -77,6 +77,11 @@ pub fn forget(n: u64) -> String {
     format!("forget/{n:016x}")
 }
 
+/// `lost/<old key>`: where a repair puts a copy of what it found damaged.
+pub fn lost(old: &str) -> String {
+    format!("lost/{old}")
+}
+
 /// A key taken apart; what is none of ours is `None` in [`parse`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Parsed {

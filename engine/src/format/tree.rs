@@ -207,7 +207,74 @@ pub enum Tree {
     },
 }
 
+/// As what a tree is named by whoever names it. One that is named in several ways is looked at once in each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// By a snapshot, or an entry of a directory.
+    Directory,
+    /// By a directory of several.
+    Stretch,
+    /// By a very large file.
+    Part,
+}
+
+/// A tree as something names it, on a walk over all that snapshots reach.
+#[derive(Debug, Clone, Copy)]
+pub struct Named {
+    /// Its id.
+    pub tree: BlobId,
+    /// As what it is named.
+    pub form: Form,
+    /// How many directories lie above it.
+    pub depth: usize,
+}
+
+impl Named {
+    /// By a snapshot.
+    pub fn root(tree: BlobId) -> Self {
+        Self { tree, form: Form::Directory, depth: 0 }
+    }
+
+    /// By this one.
+    pub fn below(&self, tree: BlobId, form: Form) -> Self {
+        Self { tree, form, depth: self.depth + usize::from(form == Form::Directory) }
+    }
+}
+
 impl Tree {
+    /// Whether it may be named so, and if not, why.
+    pub fn may_be(&self, form: Form) -> Result<(), &'static str> {
+        match (form, self) {
+            (Form::Directory, Tree::Part { .. }) => Err("it is named as a directory and is a part of a file"),
+            (Form::Stretch, Tree::Split { .. } | Tree::Part { .. }) => Err("it is named as a stretch and is none"),
+            (Form::Part, Tree::Stretch { .. } | Tree::Split { .. }) => {
+                Err("it is named as a part of a file and is none")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Calls `each` with every blob that it names, its kind, and as what if that is a tree.
+    pub fn each_named(&self, each: &mut dyn FnMut(&BlobId, BlobKind, Option<Form>)) {
+        match self {
+            Tree::Stretch { meta, entries } => {
+                each(meta, BlobKind::Meta, None);
+                for entry in entries {
+                    let form = if entry.kind == TreeKind::Dir { Form::Directory } else { Form::Part };
+                    entry.blobs().for_each(|(id, kind)| each(id, kind, (kind == BlobKind::Tree).then_some(form)));
+                }
+            }
+            Tree::Split { meta, stretches } => {
+                each(meta, BlobKind::Meta, None);
+                stretches.iter().for_each(|id| each(id, BlobKind::Tree, Some(Form::Stretch)));
+            }
+            Tree::Part { map, data } => {
+                each(map, BlobKind::Map, None);
+                data.iter().for_each(|id| each(id, BlobKind::Data, None));
+            }
+        }
+    }
+
     /// Its text.
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();

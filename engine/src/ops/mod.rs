@@ -7,6 +7,7 @@ pub mod diff;
 pub mod find;
 pub mod forget;
 pub mod prune;
+pub mod repair;
 pub mod restore;
 pub mod rewrite;
 pub mod stats;

@@ -23,11 +23,11 @@ use super::view::View;
 /// What is read from a pack's end at first: trailer, and usually the table.
 const TAIL: u64 = 64 << 10;
 
-/// A pack that may be taken over.
-struct Found {
-    info: PackInfo,
-    entries: Vec<Entry>,
-    stanzas: Vec<((WriterId, SessionId), Stanza)>,
+/// A pack as its own header and table tell of it.
+pub(super) struct Found {
+    pub info: PackInfo,
+    pub entries: Vec<Entry>,
+    pub stanzas: Vec<((WriterId, SessionId), Stanza)>,
 }
 
 /// Takes over the packs of `interrupted` sessions; how many.
@@ -80,7 +80,8 @@ async fn examine(repo: &Repository, signer: &VerifyingKey, l: &Listed) -> Result
     }
 }
 
-async fn read(repo: &Repository, signer: &VerifyingKey, l: &Listed) -> Result<Found> {
+/// Reads what a pack says of itself, signed by its writer: header, trailer and table, and no frame.
+pub(super) async fn read(repo: &Repository, signer: &VerifyingKey, l: &Listed) -> Result<Found> {
     let object = || l.key.as_str().to_owned();
     let Some(Parsed::Pack(writer, session, seq, id)) = objects::parse(l.key.as_str()) else {
         return Err(Error::damaged(object(), "its name is none of a pack"));

@@ -7,17 +7,16 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use crate::crypto::sign::{SigningKey, VerifyingKey};
+use crate::crypto::sign::SigningKey;
 use crate::error::{Error, Result};
-use crate::format::base::SIGNED_BY_ROOT;
-use crate::format::config::Config;
 use crate::format::gc::{Ack, At, Condemn, GC_BYTES_MAX, Kind, Sweep};
 use crate::format::objects::{self, Parsed};
 use crate::id::{PackId, SessionId, WriterId};
 use crate::store::{Listed, StoreError, list_all};
 
 use super::index::Index;
-use super::open::{Repository, current_config, key};
+use super::open::{Repository, key};
+use super::signers::Signers;
 
 /// A generation that was not retired when it was read.
 struct Generation {
@@ -203,23 +202,9 @@ pub(super) async fn read_gc<K: Kind>(repo: &Repository, object: &str) -> Result<
         Err(e) => return Err(e.into()),
     };
     let at = At { repository: repo.id(), object, keys: &repo.graph };
-    if let Ok(value) = K::decode(&stored, at, |who| signer_of(&repo.config, who)) {
-        return Ok(Some(value));
-    }
-    // Its signer may have been enrolled since.
-    let config = current_config(&repo.store, &repo.bundle).await?;
-    match K::decode(&stored, at, |who| signer_of(&config, who)) {
-        Ok(value) => Ok(Some(value)),
-        Err(e) => Err(unreadable(object, &e)),
-    }
-}
-
-/// Who may say what shall go. A revoked maintainer's word still counts here: to reuse less harms nobody.
-pub(super) fn signer_of(config: &Config, who: WriterId) -> Option<VerifyingKey> {
-    match config.member(who) {
-        _ if who == SIGNED_BY_ROOT => Some(config.root),
-        member => member.filter(|m| m.maintainer).map(|m| m.key),
-    }
+    let mut signers = Signers::new(repo);
+    let read = signers.judge(|members| K::decode(&stored, at, |who| members.of_maintenance(who))).await?;
+    read.map(Some).map_err(|e| unreadable(object, &e))
 }
 
 pub(super) fn unknown(object: &str) -> Error {

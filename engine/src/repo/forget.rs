@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::crypto::sign::SigningKey;
 use crate::error::{Error, Result};
 use crate::format::base::SIGNED_BY_ROOT;
-use crate::format::config::{Config, Use};
+use crate::format::config::Use;
 use crate::format::gc::{At, FORGET_BYTES_MAX, Forget, Kind};
 use crate::format::node::Timestamp;
 use crate::format::objects::{self, Parsed};
@@ -19,8 +19,8 @@ use crate::progress::Problem;
 use crate::store::{Key, StoreError, list_all};
 
 use super::base::NewestBase;
-use super::condemned::signer_of;
-use super::open::{Repository, current_config, key};
+use super::open::{Repository, key};
+use super::signers::{Members, Signers};
 use super::view::damaged;
 
 /// Numbers that others may take while one record looks for its own.
@@ -63,18 +63,9 @@ impl Repository {
                 }
             }
         })?;
-        let (mut forgets, mut later) = (Forgets { highest, ..Forgets::default() }, None);
+        let (mut forgets, mut signers) = (Forgets { highest, ..Forgets::default() }, Signers::new(self));
         for (object, bytes) in stored.into_iter().flatten() {
-            let mut read = self.read_forget(&self.config, &object, &bytes);
-            // Its signer may have been enrolled since.
-            if read.is_err() {
-                let config = match later.take() {
-                    Some(config) => config,
-                    None => self.bridge.wait(current_config(&self.store, &self.bundle))?,
-                };
-                read = self.read_forget(later.insert(config), &object, &bytes);
-            }
-            match read {
+            match self.bridge.wait(signers.judge(|members| self.read_forget(members, &object, &bytes)))? {
                 Ok(Some(forget)) => forget.snapshots.iter().for_each(|s| {
                     forgets.at.entry(*s).or_insert(forget.time);
                 }),
@@ -92,7 +83,7 @@ impl Repository {
     /// stolen key could hide everything for ever.
     fn read_forget(
         &self,
-        config: &Config,
+        members: &Members<'_>,
         object: &Key,
         bytes: &[u8],
     ) -> Result<Option<Forget>, crate::format::codec::Malformed> {
@@ -100,9 +91,9 @@ impl Repository {
         let mut signer = SIGNED_BY_ROOT;
         let forget = Forget::decode(bytes, at, |who| {
             signer = who;
-            signer_of(config, who)
+            members.of_maintenance(who)
         })?;
-        let revoked = signer != SIGNED_BY_ROOT && config.member(signer).is_none_or(|m| m.revoked.is_some());
+        let revoked = signer != SIGNED_BY_ROOT && members.member(signer).is_none_or(|m| m.revoked.is_some());
         Ok((!revoked).then_some(forget))
     }
 

@@ -1,8 +1,6 @@
 //! Who signs on this machine: a writer's bundle says it; an owner gets a writer id of its own on each machine.
 
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use crate::crypto::rng::{Rng, draw};
@@ -14,6 +12,7 @@ use crate::format::config::Member;
 use crate::id::WriterId;
 
 use super::open::Repository;
+use super::state;
 
 impl Repository {
     /// The identity that this machine writes with. An owner's is drawn and enrolled on first use, and kept in the state
@@ -31,10 +30,9 @@ impl Repository {
         }
         let own = match self.stored_identity()? {
             Some(own) if self.config.member(own.id).is_none_or(|m| m.revoked.is_none()) => own,
-            _ => {
+            revoked => {
                 let own = Identity { id: WriterId::from_bytes(draw(rng)), seed: Secret::random(rng) };
-                self.store_identity(&own)?;
-                own
+                self.store_identity(own, revoked.is_some())?
             }
         };
         if self.config.member(own.id).is_none() {
@@ -75,10 +73,9 @@ impl Repository {
 
     /// Durable before it is enrolled: an enrolled identity that is lost would only be clutter, one that is used and lost
     /// too, but one that is not enrolled signs nothing that counts.
-    fn store_identity(&self, own: &Identity) -> Result<()> {
-        let path = self.identity_file();
-        let dir = path.parent().expect("it has a directory");
-        fs::create_dir_all(dir).map_err(|e| Error::io("create", dir, e))?;
+    ///
+    /// The one that stands then: of several processes that begin at once, the first one's. `instead`: of a revoked one.
+    fn store_identity(&self, own: Identity, instead: bool) -> Result<Identity> {
         let bundle = Bundle {
             role: Role::Writer,
             root_seed: None,
@@ -86,15 +83,12 @@ impl Repository {
             identity: Some(own.clone()),
             ..self.bundle.clone()
         };
-        let temporary = path.with_extension("new");
-        let write = || {
-            let mut file =
-                fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-            file.write_all(bundle.to_text().as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&temporary, &path)?;
-            fs::File::open(dir)?.sync_all()
-        };
-        write().map_err(|e| Error::io("write", &path, e))
+        let (path, text) = (self.identity_file(), bundle.to_text());
+        if instead {
+            state::replace(&path, text.as_bytes())?;
+        } else if !state::create(&path, text.as_bytes())? {
+            return Ok(self.stored_identity()?.unwrap_or(own));
+        }
+        Ok(own)
     }
 }

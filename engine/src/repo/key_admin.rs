@@ -54,7 +54,7 @@ impl Repository {
                 (Lock::Recipient(Box::new(stanza)), secret)
             }
         };
-        let slot = Slot::wrap(bundle, id, super::init::now(), label, lock, &opener);
+        let slot = Slot::wrap(bundle, id, self.options.clock.now(), label, lock, &opener);
         self.bridge.wait(self.store.put_new(&key(objects::slot(id)), slot.encode().into()))?;
         Ok(id)
     }

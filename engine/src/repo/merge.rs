@@ -8,7 +8,7 @@ use crate::format::base::{Base, SegmentRef};
 use crate::format::blob::PackInfo;
 use crate::format::objects;
 use crate::format::segment::{SEGMENT_BYTES_MAX, Segment, SegmentPlace};
-use crate::id::{PackId, SessionId, WriterId};
+use crate::id::{PackId, SegmentId, SessionId, WriterId};
 
 use super::open::{Repository, key};
 use super::view::Snapshot;
@@ -28,6 +28,10 @@ pub(super) struct Merge<'r> {
     /// Of the next segment in the session; never used twice, whatever becomes of the base that would list it.
     n: u64,
     dropped: HashSet<PackId>,
+    /// Segments that cannot be read and are left out.
+    lost: HashSet<SegmentId>,
+    /// Packs that are listed from their own tables, whatever segments say.
+    relisted: HashSet<PackId>,
     kept: Vec<SegmentRef>,
     /// Dropped packs that what was read mentions, and those that what is kept does.
     seen: HashSet<PackId>,
@@ -58,6 +62,8 @@ impl<'r> Merge<'r> {
             session: None,
             n: 0,
             dropped: dropped.into_iter().copied().collect(),
+            lost: HashSet::new(),
+            relisted: HashSet::new(),
             kept: Vec::new(),
             seen: HashSet::new(),
             mentioned: BTreeSet::new(),
@@ -71,24 +77,42 @@ impl<'r> Merge<'r> {
         self.session = Some(session);
     }
 
+    /// What a repair does otherwise: leaves out segments that are `lost`, and what segments say of packs that are `relisted`.
+    pub(super) fn mending(&mut self, lost: impl IntoIterator<Item = SegmentId>, relisted: HashSet<PackId>) {
+        self.lost.extend(lost);
+        self.relisted = relisted;
+    }
+
     /// Everything that the base and those snapshots publish. May be called again, for another base.
     pub(super) fn all(&mut self, base: &Base, unfolded: &[&Snapshot]) -> Result<Merged> {
+        self.all_and(base, unfolded, |_| Ok(()))
+    }
+
+    /// The same, with what `more` adds by [`Merge::relist`].
+    pub(super) fn all_and(
+        &mut self,
+        base: &Base,
+        unfolded: &[&Snapshot],
+        more: impl FnOnce(&mut Self) -> Result<()>,
+    ) -> Result<Merged> {
         (self.kept, self.seen, self.mentioned) = Default::default();
         let repo = self.repo;
         let mut inputs = base.segments.clone();
         for s in unfolded {
-            for &(n, id) in &s.graph.segments {
+            for &(n, id) in s.graph.segments.iter().filter(|(_, id)| !self.lost.contains(id)) {
                 let object = key(objects::segment(s.at.writer, s.at.session, n, id));
                 let size = repo.bridge.wait(repo.store.head(&object))?;
                 inputs.push(SegmentRef { writer: s.at.writer, session: s.at.session, n, id, size });
             }
         }
+        inputs.retain(|input| !self.lost.contains(&input.id));
         for input in inputs {
             self.segment(input)?;
         }
         for inline in unfolded.iter().filter_map(|s| s.graph.inline.clone()) {
             self.add(inline)?;
         }
+        more(self)?;
         self.end()?;
         let mut segments = std::mem::take(&mut self.kept);
         segments.sort_unstable();
@@ -100,7 +124,7 @@ impl<'r> Merge<'r> {
 
     fn segment(&mut self, input: SegmentRef) -> Result<()> {
         let small = input.size < MERGE_UNDER;
-        if !small && self.dropped.is_empty() {
+        if !small && self.dropped.is_empty() && self.relisted.is_empty() {
             self.kept.push(input);
             return Ok(());
         }
@@ -109,7 +133,8 @@ impl<'r> Merge<'r> {
         let mentioned = || segment.packs.iter().zip(&dropped).filter(|(_, dropped)| **dropped).map(|(p, _)| p.id);
         self.seen.extend(mentioned());
         let dead = segment.entries.iter().filter(|e| dropped[e.pack as usize]).count();
-        if small || dead * REWRITE_ONE_IN >= segment.entries.len() {
+        let relisted = segment.packs.iter().any(|p| self.relisted.contains(&p.id));
+        if small || relisted || dead * REWRITE_ONE_IN >= segment.entries.len() {
             return self.add(segment);
         }
         self.mentioned.extend(mentioned());
@@ -129,9 +154,22 @@ impl<'r> Merge<'r> {
 
     fn add(&mut self, segment: Segment) -> Result<()> {
         self.seen.extend(segment.packs.iter().map(|p| p.id).filter(|id| self.dropped.contains(id)));
+        let out = |p: &PackInfo| self.dropped.contains(&p.id) || self.relisted.contains(&p.id);
+        let out = segment.packs.iter().map(out).collect();
+        self.add_without(segment, out)
+    }
+
+    /// Adds what a pack says of itself.
+    pub(super) fn relist(&mut self, segment: Segment) -> Result<()> {
+        let out = vec![false; segment.packs.len()];
+        self.add_without(segment, out)
+    }
+
+    /// Adds a segment without those of its packs that are `out`.
+    fn add_without(&mut self, segment: Segment, out: Vec<bool>) -> Result<()> {
         let mut at = Vec::with_capacity(segment.packs.len());
-        for pack in segment.packs {
-            at.push(if self.dropped.contains(&pack.id) { None } else { Some(self.position(pack)) });
+        for (pack, out) in segment.packs.into_iter().zip(out) {
+            at.push(if out { None } else { Some(self.position(pack)) });
         }
         self.open.entries.extend(segment.entries.into_iter().filter_map(|mut e| {
             e.pack = at[e.pack as usize]?;

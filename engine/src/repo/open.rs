@@ -262,6 +262,8 @@ pub struct Repository {
     pub(super) bundle: Bundle,
     pub(super) config: Config,
     pub(super) config_hash: ObjectHash,
+    /// The config as it was read last because somebody was met who is not in `config`.
+    later: Mutex<Option<Arc<Config>>>,
     pub(super) graph: GraphKeys,
     pub(super) content: Option<ContentIds>,
     /// The READ pairs of all epochs that this role opens, newest first.
@@ -291,8 +293,8 @@ impl Repository {
             Some(seed) => read_secrets(&config, seed)?,
             None => Vec::new(),
         };
-        let sessions = Mutex::default();
-        Ok(Self { store, bridge, bundle, config, config_hash, graph, content, read, options, sessions })
+        let (later, sessions) = (Mutex::default(), Mutex::default());
+        Ok(Self { store, bridge, bundle, config, config_hash, later, graph, content, read, options, sessions })
     }
 
     /// Its id.
@@ -303,6 +305,15 @@ impl Repository {
     /// The config that it was opened with.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// The config as it was read last, if it was read again.
+    pub(super) fn newest_config(&self) -> Option<Arc<Config>> {
+        self.later.lock().expect("no panic while held").clone()
+    }
+
+    pub(super) fn remember_config(&self, config: &Arc<Config>) {
+        *self.later.lock().expect("no panic while held") = Some(Arc::clone(config));
     }
 
     /// What the key in use may do.

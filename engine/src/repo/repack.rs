@@ -3,15 +3,17 @@
 //! A frame keeps its origin, which gives its key, so a moved copy is the same copy as its source. The source pack's hash is
 //! verified first; what is moved is what was published.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::crypto::hash;
 use crate::crypto::rng::Rng;
 use crate::error::{Error, Result};
-use crate::format::blob::{BlobKind, ORIGINS_MAX, PackInfo};
+use crate::format::blob::{BlobKind, ORIGINS_MAX, Origin, PackInfo};
 use crate::format::bundle::Identity;
 use crate::format::gc::PackRef;
 use crate::format::keys::PackKey;
+use crate::format::node::Timestamp;
 use crate::format::objects;
 use crate::format::pack::{self, Frame, Header, HeaderOrigin, PACK_BYTES_MAX, Table};
 use crate::format::snapshot::{GraphPart, NamesPart, SnapshotKind};
@@ -46,6 +48,8 @@ pub struct Repack {
     open: [Output; 2],
     next_seq: u64,
     moved: Moved,
+    /// Of frames that lie in several places, those that were copied.
+    copied: HashSet<[u8; 32]>,
 }
 
 #[derive(Default)]
@@ -60,7 +64,8 @@ impl Repack {
     /// Opens the session.
     pub fn begin(repo: &Arc<Repository>, who: &Identity, rng: Box<dyn Rng>) -> Result<Self> {
         let session = Session::maintain(Arc::clone(repo), who, rng)?;
-        Ok(Self { session, open: Default::default(), next_seq: 0, moved: Moved::default() })
+        let (open, moved, copied) = Default::default();
+        Ok(Self { session, open, next_seq: 0, moved, copied })
     }
 
     /// Copies from these packs every frame that has a wanted blob: asked with its id and kind, and the pack and offset that it
@@ -113,11 +118,33 @@ impl Repack {
             let goes_on = frame.blobs.iter().any(|(id, _)| wanted(id, frame.kind, &at.id, place));
             if goes_on {
                 let sealed = &bytes[place as usize..offset as usize];
-                self.frame(&header.origins[usize::from(frame.origin)], frame, sealed)?;
+                let origin = &header.origins[usize::from(frame.origin)];
+                if self.is_first(origin, &frame, sealed) {
+                    self.frame(origin, frame, sealed)?;
+                }
             }
         }
         self.moved.packs += 1;
         Ok(())
+    }
+
+    /// Whether this very frame was not copied before: of the same origin, with the same table entry and the same bytes. A repack that
+    /// was cut off has left copies of frames whose sources still stand.
+    fn is_first(&mut self, origin: &HeaderOrigin, frame: &Frame, sealed: &[u8]) -> bool {
+        let mut copies = Vec::new();
+        if let Some((id, _)) = frame.blobs.first() {
+            self.session.view().index.lookup(id, &mut copies);
+        }
+        if copies.len() < 2 {
+            return true;
+        }
+        // What packs say of a frame is part of it: another may say it falsely.
+        let HeaderOrigin { origin: Origin { writer, session, salt }, graph, content, stanza } = origin;
+        let mut said = [&writer.as_bytes()[..], salt, graph, content, &stanza.to_bytes()].concat();
+        said.extend([session.n, session.random, u64::from(frame.ordinal)].iter().flat_map(|n| n.to_le_bytes()));
+        said.push(frame.kind as u8);
+        frame.blobs.iter().for_each(|(id, len)| said.extend(id.as_bytes().iter().chain(&len.to_le_bytes())));
+        self.copied.insert(hash::blake3(&[&hash::blake3(&[&said]), sealed]))
     }
 
     fn frame(&mut self, origin: &HeaderOrigin, frame: Frame, sealed: &[u8]) -> Result<()> {
@@ -172,26 +199,31 @@ impl Repack {
     pub fn commit(mut self) -> Result<Moved> {
         self.write(0, true)?;
         self.write(1, true)?;
-        let graph = GraphPart {
-            kind: SnapshotKind::None,
-            time: self.session.repo.options.clock.now(),
-            epoch: 0,
-            root: None,
-            source: [0; 32],
-            host: [0; 32],
-            paths: Vec::new(),
-            labels: Vec::new(),
-            previous: None,
-            original: None,
-            run: None,
-            parts: Vec::new(),
-            view: Default::default(),
-            segments: Vec::new(),
-            packs: 0,
-            pack_bytes: 0,
-            inline: None,
-        };
-        self.session.commit(graph, |_| NamesPart::default())?;
+        let time = self.session.repo.options.clock.now();
+        self.session.commit(without_tree(time), |_| NamesPart::default())?;
         Ok(self.moved)
+    }
+}
+
+/// What a session commits that only moves blobs: no tree.
+pub fn without_tree(time: Timestamp) -> GraphPart {
+    GraphPart {
+        kind: SnapshotKind::None,
+        time,
+        epoch: 0,
+        root: None,
+        source: [0; 32],
+        host: [0; 32],
+        paths: Vec::new(),
+        labels: Vec::new(),
+        previous: None,
+        original: None,
+        run: None,
+        parts: Vec::new(),
+        view: Default::default(),
+        segments: Vec::new(),
+        packs: 0,
+        pack_bytes: 0,
+        inline: None,
     }
 }

@@ -115,6 +115,7 @@ impl Session {
         let proposed = condemned.open()?;
         if id.n < proposed {
             *rng = Some(own);
+            give_way(&repo, who.id, id, dry)?;
             return Ok(Opened::Below(proposed));
         }
         let mut watch = Watch(None);
@@ -127,6 +128,7 @@ impl Session {
         let standing = view.base.base.floor(who.id);
         if id.n < standing {
             *rng = Some(own);
+            give_way(&repo, who.id, id, dry)?;
             return Ok(Opened::Below(standing));
         }
         condemned.reuse_from(&view.index);
@@ -377,6 +379,24 @@ fn interrupted(pinned: &[SessionId], writer: WriterId, view: &View) -> Vec<Sessi
     let last = committed.max().map_or(0, |s| s.n);
     let floor = view.base.base.floor(writer);
     pinned.iter().copied().filter(|s| s.n > last && s.n >= floor).collect()
+}
+
+/// A session that has stored nothing but its pin ends, so that no prune waits for it. Below the floor of a base its pin may go (P8a),
+/// and so may its acks. Where the floor is only proposed a tombstone ends it, if this key signs one: as a fold's own session.
+fn give_way(repo: &Repository, writer: WriterId, session: SessionId, dry: bool) -> Result<()> {
+    if dry {
+        return Ok(());
+    }
+    if session.n < repo.newest_base()?.base.floor(writer) {
+        let prefix = objects::pin(writer, session);
+        let left = repo.bridge.wait(list_all(repo.store.as_ref(), &prefix))?;
+        return left.into_iter().try_for_each(|l| Ok(repo.bridge.wait(repo.store.delete(&l.key))?));
+    }
+    match repo.maintenance_signer("end a session") {
+        Ok((signer, key)) => repo.end_session(writer, session, (signer, &key)),
+        // A writer's own: a prune ends it.
+        Err(_) => Ok(()),
+    }
 }
 
 pub(super) fn put_pin(repo: &Repository, writer: WriterId, session: SessionId) -> Result<()> {

@@ -3,8 +3,6 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use crate::crypto::hash;
@@ -17,6 +15,7 @@ use crate::progress::Problem;
 use crate::store::{Key, StoreError, list_all};
 
 use super::open::{Repository, key};
+use super::state;
 use super::view::damaged;
 
 /// When each pack was last found sound, in seconds since 1970.
@@ -127,21 +126,9 @@ impl Repository {
     }
 
     fn store_local(&self, verdict: &Verdict) -> Result<()> {
-        let path = self.verdict_file();
-        let dir = path.parent().expect("it has a directory");
-        fs::create_dir_all(dir).map_err(|e| Error::io("create", dir, e))?;
         let list = verdict.to_bytes();
-        // Of this process alone: two checks at once do not write into each other's file.
-        let temporary = path.with_extension(format!("new-{}", std::process::id()));
-        let write = || {
-            let mut options = fs::OpenOptions::new();
-            let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-            file.write_all(&list)?;
-            file.write_all(&hash::blake3(&[&list]))?;
-            file.sync_all()?;
-            fs::rename(&temporary, &path)
-        };
-        write().map_err(|e| Error::io("write", &path, e))
+        let check = hash::blake3(&[&list]);
+        state::replace(&self.verdict_file(), &[&list[..], &check].concat())
     }
 }
 

@@ -18,10 +18,10 @@ use crate::progress::{Problem, ProblemKind};
 use crate::store::{Key, StoreError, list_all};
 
 use super::base::NewestBase;
-use super::condemned::signer_of;
 use super::forget::Forgets;
 use super::index::{self, Index, Opening};
 use super::open::{Repository, key};
+use super::signers::{Members, Signers};
 
 /// A committed snapshot whose signature was verified.
 #[derive(Debug, Clone)]
@@ -222,16 +222,22 @@ impl Repository {
         })?;
         let (mut snapshots, mut ended, mut problems) = (Vec::new(), Vec::new(), newest.unreadable.clone());
         problems.extend(forgets.problems);
+        let mut signers = Signers::new(self);
         for (key, writer, session, bytes) in stored.into_iter().flatten() {
-            match self.read_snapshot(writer, session, &bytes) {
+            let judge = |members: &Members<'_>| match self.read_snapshot(members, writer, session, &bytes) {
+                Err(_) if self.is_tombstone(members, key.as_str(), &bytes) => Ok(None),
+                read => read.map(Some),
+            };
+            match self.bridge.wait(signers.judge(judge))? {
                 // Nobody can bring it back (W8).
-                Ok(s) if newest.base.is_dead(&s.at) => {}
-                Ok(snapshot) => snapshots.push(snapshot),
-                Err(_) if self.is_tombstone(key.as_str(), &bytes) => ended.push((writer, session)),
+                Ok(Some(s)) if newest.base.is_dead(&s.at) => {}
+                Ok(Some(snapshot)) => snapshots.push(snapshot),
+                Ok(None) => ended.push((writer, session)),
                 Err(e) => problems.push(damaged(key.as_str(), format!("this snapshot is left out: {e}"))),
             }
         }
-        self.look_for_named(&mut snapshots, newest, &forgets.at, &mut problems)?;
+        // Whoever is named there was committed before what was just judged, and so was its writer enrolled.
+        self.look_for_named(&mut snapshots, newest, &forgets.at, &mut signers, &mut problems)?;
         snapshots.sort_by_key(|s| (s.graph.time, s.at));
         Ok(Committed { ended, ..part(snapshots, newest, &forgets.at, problems) })
     }
@@ -243,6 +249,7 @@ impl Repository {
         snapshots: &mut Vec<Snapshot>,
         newest: &NewestBase,
         forgets: &BTreeMap<SnapshotRef, Timestamp>,
+        signers: &mut Signers<'_>,
         problems: &mut Vec<Problem>,
     ) -> Result<()> {
         let mut asked = BTreeSet::new();
@@ -263,10 +270,11 @@ impl Repository {
                     }
                 }
             })?;
-            let read = |(s, bytes): (SnapshotRef, bytes::Bytes)| {
-                self.read_snapshot(s.writer, s.session, &bytes).ok().filter(|found| found.at == s)
-            };
-            snapshots.extend(stored.into_iter().flatten().filter_map(read));
+            for (s, bytes) in stored.into_iter().flatten() {
+                let judge = |members: &Members<'_>| self.read_snapshot(members, s.writer, s.session, &bytes);
+                let found = self.bridge.wait(signers.judge(judge))?;
+                snapshots.extend(found.ok().filter(|found| found.at == s));
+            }
         }
         for s in named_and_absent(snapshots, newest, [].iter()).into_iter().filter(|s| !forgets.contains_key(s)) {
             let object = objects::snapshot(s.writer, s.session);
@@ -279,18 +287,24 @@ impl Repository {
         Ok(())
     }
 
-    pub(super) fn is_tombstone(&self, object: &str, bytes: &[u8]) -> bool {
+    pub(super) fn is_tombstone(&self, members: &Members<'_>, object: &str, bytes: &[u8]) -> bool {
         let at = At { repository: self.id(), object, keys: &self.graph };
-        Tombstone::decode(bytes, at, |who| signer_of(&self.config, who)).is_ok()
+        Tombstone::decode(bytes, at, |who| members.of_maintenance(who)).is_ok()
     }
 
-    fn read_snapshot(&self, writer: WriterId, session: SessionId, bytes: &[u8]) -> Result<Snapshot> {
+    fn read_snapshot(
+        &self,
+        members: &Members<'_>,
+        writer: WriterId,
+        session: SessionId,
+        bytes: &[u8],
+    ) -> Result<Snapshot> {
         let object = objects::snapshot(writer, session);
         let stored = Stored::decode(bytes).map_err(Error::in_object(&object))?;
         if (stored.repository, stored.writer, stored.session) != (self.id(), writer, session) {
             return Err(Error::damaged(object, "it is another snapshot than its key says"));
         }
-        let member = self.config.member(writer).ok_or_else(|| Error::damaged(&object, "its writer is not enrolled"))?;
+        let member = members.member(writer).ok_or_else(|| Error::damaged(&object, "its writer is not enrolled"))?;
         if member.revoked.is_some_and(|r| r.last.is_none_or(|last| session > last)) {
             return Err(Error::damaged(object, "its writer was revoked before it"));
         }

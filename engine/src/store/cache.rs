@@ -22,6 +22,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use super::retention::Keeper;
 use super::{Key, Page, Result, Store, StoreError, check_range, check_size};
 use crate::id::{hex, unhex};
 
@@ -205,6 +206,10 @@ impl Store for Cache {
 
     fn list_may_lag(&self) -> bool {
         self.inner.list_may_lag()
+    }
+
+    fn keeper(&self) -> Option<&dyn Keeper> {
+        self.inner.keeper()
     }
 
     async fn put_new(&self, key: &Key, body: Bytes) -> Result<()> {

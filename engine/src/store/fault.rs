@@ -10,6 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use super::retention::{HeldAfter, HeldPage, Keeper, Promises, Retention};
 use super::{Key, Page, Result, Store, StoreError, Verb};
 
 /// What happens to a call.
@@ -149,7 +150,9 @@ impl Fault {
         let what = || format!("{verb} {key}");
         match effect {
             Some(Effect::ErrorBefore) => Err(injected(what())),
-            Some(Effect::Lost) if !matches!(verb, Verb::Put | Verb::PutNew | Verb::Delete) => Err(injected(what())),
+            Some(Effect::Lost) if !matches!(verb, Verb::Put | Verb::PutNew | Verb::Delete | Verb::Retain) => {
+                Err(injected(what()))
+            }
             Some(Effect::Full) => Err(StoreError::Full { what: what(), source: "injected".into() }),
             Some(Effect::CrashBefore) => Err(StoreError::Failed { what: what(), source: "injected crash".into() }),
             Some(Effect::Delay(time)) => {
@@ -266,6 +269,10 @@ impl Store for Fault {
         self.inner.list_may_lag()
     }
 
+    fn keeper(&self) -> Option<&dyn Keeper> {
+        self.inner.keeper().map(|_| self as &dyn Keeper)
+    }
+
     async fn put_new(&self, key: &Key, body: Bytes) -> Result<()> {
         self.write(Verb::PutNew, key, body).await
     }
@@ -308,6 +315,43 @@ impl Store for Fault {
         }
         let done = self.inner.delete(key).await;
         self.after(Verb::Delete, key.as_str(), effect, done)
+    }
+}
+
+/// Reached only through `keeper`, which says whether the inner store is one.
+const KEEPER: &str = "a store that keeps versions";
+
+#[async_trait]
+impl Keeper for Fault {
+    fn root(&self) -> String {
+        self.inner.keeper().expect(KEEPER).root()
+    }
+
+    async fn promises(&self) -> Result<Promises> {
+        let effect = self.before(Verb::Promises, "").await?;
+        let done = self.inner.keeper().expect(KEEPER).promises().await;
+        self.after(Verb::Promises, "", effect, done)
+    }
+
+    async fn retain(&self, key: &Key, retention: Retention) -> Result<()> {
+        let effect = self.before(Verb::Retain, key.as_str()).await?;
+        if effect == Some(Effect::Lost) {
+            return Ok(());
+        }
+        let done = self.inner.keeper().expect(KEEPER).retain(key, retention).await;
+        self.after(Verb::Retain, key.as_str(), effect, done)
+    }
+
+    async fn retention(&self, key: &Key) -> Result<Option<Retention>> {
+        let effect = self.before(Verb::Retention, key.as_str()).await?;
+        let done = self.inner.keeper().expect(KEEPER).retention(key).await;
+        self.after(Verb::Retention, key.as_str(), effect, done)
+    }
+
+    async fn held_page(&self, after: Option<&HeldAfter>) -> Result<HeldPage> {
+        let effect = self.before(Verb::Versions, "").await?;
+        let done = self.inner.keeper().expect(KEEPER).held_page(after).await;
+        self.after(Verb::Versions, "", effect, done)
     }
 }
 

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::retention::{HeldAfter, HeldPage, Keeper, Promises, Retention};
 use super::{Key, Page, Result, Store, StoreError};
 
 /// How often a call in flight looks whether it was asked to end.
@@ -65,6 +66,10 @@ impl Store for Grace {
         self.inner.list_may_lag()
     }
 
+    fn keeper(&self) -> Option<&dyn Keeper> {
+        self.inner.keeper().map(|_| self as &dyn Keeper)
+    }
+
     async fn put_new(&self, key: &Key, body: Bytes) -> Result<()> {
         self.within("put", key.as_str(), self.inner.put_new(key, body)).await
     }
@@ -91,6 +96,32 @@ impl Store for Grace {
 
     async fn delete(&self, key: &Key) -> Result<()> {
         self.within("delete", key.as_str(), self.inner.delete(key)).await
+    }
+}
+
+/// Reached only through `keeper`, which says whether the inner store is one.
+const KEEPER: &str = "a store that keeps versions";
+
+#[async_trait]
+impl Keeper for Grace {
+    fn root(&self) -> String {
+        self.inner.keeper().expect(KEEPER).root()
+    }
+
+    async fn promises(&self) -> Result<Promises> {
+        self.within("ask the bucket", "", self.inner.keeper().expect(KEEPER).promises()).await
+    }
+
+    async fn retain(&self, key: &Key, retention: Retention) -> Result<()> {
+        self.within("set retention of", key.as_str(), self.inner.keeper().expect(KEEPER).retain(key, retention)).await
+    }
+
+    async fn retention(&self, key: &Key) -> Result<Option<Retention>> {
+        self.within("get retention of", key.as_str(), self.inner.keeper().expect(KEEPER).retention(key)).await
+    }
+
+    async fn held_page(&self, after: Option<&HeldAfter>) -> Result<HeldPage> {
+        self.within("list versions", "", self.inner.keeper().expect(KEEPER).held_page(after)).await
     }
 }
 

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep_until};
 
+use super::retention::{HeldAfter, HeldPage, Keeper, Promises, Retention};
 use super::{Key, Page, Result, Store};
 
 /// What is capped; a `None` is no cap.
@@ -103,6 +104,10 @@ impl Store for Limit {
         self.inner.list_may_lag()
     }
 
+    fn keeper(&self) -> Option<&dyn Keeper> {
+        self.inner.keeper().map(|_| self as &dyn Keeper)
+    }
+
     async fn put_new(&self, key: &Key, body: Bytes) -> Result<()> {
         let _permit = self.permit().await;
         Lane::pass(&self.upload, body.len() as u64).await;
@@ -138,6 +143,36 @@ impl Store for Limit {
     async fn delete(&self, key: &Key) -> Result<()> {
         let _permit = self.permit().await;
         self.inner.delete(key).await
+    }
+}
+
+/// Reached only through `keeper`, which says whether the inner store is one.
+const KEEPER: &str = "a store that keeps versions";
+
+#[async_trait]
+impl Keeper for Limit {
+    fn root(&self) -> String {
+        self.inner.keeper().expect(KEEPER).root()
+    }
+
+    async fn promises(&self) -> Result<Promises> {
+        let _permit = self.permit().await;
+        self.inner.keeper().expect(KEEPER).promises().await
+    }
+
+    async fn retain(&self, key: &Key, retention: Retention) -> Result<()> {
+        let _permit = self.permit().await;
+        self.inner.keeper().expect(KEEPER).retain(key, retention).await
+    }
+
+    async fn retention(&self, key: &Key) -> Result<Option<Retention>> {
+        let _permit = self.permit().await;
+        self.inner.keeper().expect(KEEPER).retention(key).await
+    }
+
+    async fn held_page(&self, after: Option<&HeldAfter>) -> Result<HeldPage> {
+        let _permit = self.permit().await;
+        self.inner.keeper().expect(KEEPER).held_page(after).await
     }
 }
 

@@ -15,6 +15,7 @@ pub mod local;
 pub mod memory;
 pub mod probe;
 pub mod record;
+pub mod retention;
 pub mod retry;
 pub mod s3;
 pub mod url;
@@ -26,6 +27,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+
+use self::retention::Keeper;
 
 /// Longest key in bytes; a part (between slashes) is under [`PART_BYTES_MAX`].
 pub const KEY_BYTES_MAX: usize = 499;
@@ -218,6 +221,14 @@ pub enum Verb {
     List,
     /// [`Store::delete`].
     Delete,
+    /// [`Keeper::promises`].
+    Promises,
+    /// [`Keeper::retain`].
+    Retain,
+    /// [`Keeper::retention`].
+    Retention,
+    /// [`Keeper::held_page`].
+    Versions,
 }
 
 impl fmt::Display for Verb {
@@ -228,6 +239,10 @@ impl fmt::Display for Verb {
             Self::Head => "head",
             Self::List => "list",
             Self::Delete => "delete",
+            Self::Promises => "ask for versioning and Object Lock of",
+            Self::Retain => "set retention of",
+            Self::Retention => "get retention of",
+            Self::Versions => "list versions in",
         })
     }
 }
@@ -241,6 +256,11 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Whether this is a directory on a network or FUSE file system, where a LIST may miss what others just wrote.
     fn list_may_lag(&self) -> bool {
         false
+    }
+
+    /// For stores that keep versions or lock objects, as buckets may; wrappers pass it on.
+    fn keeper(&self) -> Option<&dyn Keeper> {
+        None
     }
 
     /// Creates `key`, or fails with [`StoreError::Exists`] and changes nothing.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use super::retention::{HeldAfter, HeldPage, Keeper, Promises, Retention};
 use super::{Key, Page, Result, Store, Verb};
 
 /// One call, in the order in which calls ended.
@@ -75,6 +76,10 @@ impl Store for Record {
         self.inner.list_may_lag()
     }
 
+    fn keeper(&self) -> Option<&dyn Keeper> {
+        self.inner.keeper().map(|_| self as &dyn Keeper)
+    }
+
     async fn put_new(&self, key: &Key, body: Bytes) -> Result<()> {
         let len = body.len() as u64;
         self.note(Verb::PutNew, key.as_str(), self.inner.put_new(key, body).await, |()| len)
@@ -103,6 +108,32 @@ impl Store for Record {
 
     async fn delete(&self, key: &Key) -> Result<()> {
         self.note(Verb::Delete, key.as_str(), self.inner.delete(key).await, |()| 0)
+    }
+}
+
+/// Reached only through `keeper`, which says whether the inner store is one.
+const KEEPER: &str = "a store that keeps versions";
+
+#[async_trait]
+impl Keeper for Record {
+    fn root(&self) -> String {
+        self.inner.keeper().expect(KEEPER).root()
+    }
+
+    async fn promises(&self) -> Result<Promises> {
+        self.note(Verb::Promises, "", self.inner.keeper().expect(KEEPER).promises().await, |_| 0)
+    }
+
+    async fn retain(&self, key: &Key, retention: Retention) -> Result<()> {
+        self.note(Verb::Retain, key.as_str(), self.inner.keeper().expect(KEEPER).retain(key, retention).await, |_| 0)
+    }
+
+    async fn retention(&self, key: &Key) -> Result<Option<Retention>> {
+        self.note(Verb::Retention, key.as_str(), self.inner.keeper().expect(KEEPER).retention(key).await, |_| 0)
+    }
+
+    async fn held_page(&self, after: Option<&HeldAfter>) -> Result<HeldPage> {
+        self.note(Verb::Versions, "", self.inner.keeper().expect(KEEPER).held_page(after).await, |_| 0)
     }
 }
 

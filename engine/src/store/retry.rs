@@ -19,6 +19,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
+use super::retention::{HeldAfter, HeldPage, Keeper, Promises, Retention};
 use super::{Key, Page, Result, Store, StoreError, s3};
 
 /// Further tries of a read that was answered wrongly, where there may be a proxy.
@@ -172,6 +173,10 @@ impl Store for Retry {
         self.inner.list_may_lag()
     }
 
+    fn keeper(&self) -> Option<&dyn Keeper> {
+        self.inner.keeper().map(|_| self as &dyn Keeper)
+    }
+
     async fn put_new(&self, key: &Key, body: Bytes) -> Result<()> {
         let mut tries = Tries::new(self);
         loop {
@@ -210,6 +215,32 @@ impl Store for Retry {
 
     async fn delete(&self, key: &Key) -> Result<()> {
         self.again(|| self.inner.delete(key)).await
+    }
+}
+
+/// Reached only through `keeper`, which says whether the inner store is one.
+const KEEPER: &str = "a store that keeps versions";
+
+#[async_trait]
+impl Keeper for Retry {
+    fn root(&self) -> String {
+        self.inner.keeper().expect(KEEPER).root()
+    }
+
+    async fn promises(&self) -> Result<Promises> {
+        self.again(|| self.inner.keeper().expect(KEEPER).promises()).await
+    }
+
+    async fn retain(&self, key: &Key, retention: Retention) -> Result<()> {
+        self.again(|| self.inner.keeper().expect(KEEPER).retain(key, retention)).await
+    }
+
+    async fn retention(&self, key: &Key) -> Result<Option<Retention>> {
+        self.again(|| self.inner.keeper().expect(KEEPER).retention(key)).await
+    }
+
+    async fn held_page(&self, after: Option<&HeldAfter>) -> Result<HeldPage> {
+        self.again(|| self.inner.keeper().expect(KEEPER).held_page(after)).await
     }
 }
 

@@ -17,25 +17,26 @@ use crate::bench::{Bench, Content, change_source, make_source, noise, on_disk, o
 use crate::hooked::Hooked;
 
 /// Everything unused goes.
-const ALL: Options = Options {
+pub const ALL: Options = Options {
     policy: Policy { max_unused: Limit::Bytes(0), max_repack: None },
     dry_run: false,
     exclusive: false,
     yes: false,
+    lock: None,
 };
 
 impl Bench {
-    fn prune_as(&self, bundle: &Bundle, local: &str, options: &Options) -> Result<Summary> {
+    pub fn prune_as(&self, bundle: &Bundle, local: &str, options: &Options) -> Result<Summary> {
         let mut repo = self.open_as(bundle, local)?;
         let who = repo.identity(&mut *self.rng())?;
         prune(&Arc::new(repo), &who, self.rng(), options, &Silent, &Cancel::default())
     }
 
-    fn prune(&self) -> Result<Summary> {
+    pub fn prune(&self) -> Result<Summary> {
         self.prune_as(&self.bundle, "owner", &ALL)
     }
 
-    fn forget(&self, snapshots: &[SnapshotId]) {
+    pub fn forget(&self, snapshots: &[SnapshotId]) {
         let (repo, view) = self.view();
         let named: Vec<SnapshotRef> =
             view.snapshots.iter().map(|s| s.at).filter(|s| snapshots.contains(&s.id)).collect();
@@ -43,18 +44,18 @@ impl Bench {
         repo.forget(&named).unwrap();
     }
 
-    fn count(&self, of: fn(&Parsed) -> bool) -> usize {
+    pub fn count(&self, of: fn(&Parsed) -> bool) -> usize {
         let store = self.memory.snapshot();
         store.keys().filter(|key| objects::parse(key.as_str()).as_ref().is_some_and(of)).count()
     }
 
-    fn pack_bytes(&self) -> u64 {
+    pub fn pack_bytes(&self) -> u64 {
         let store = self.memory.snapshot();
         store.iter().filter(|(key, _)| key.as_str().starts_with("pack/")).map(|(_, bytes)| bytes.len() as u64).sum()
     }
 
     /// Exactly these snapshots are there, and whole.
-    fn holds(&self, known: &[(SnapshotId, Content)], what: &str) {
+    pub fn holds(&self, known: &[(SnapshotId, Content)], what: &str) {
         let visible = self.restore_all();
         let mut ids: Vec<SnapshotId> = visible.iter().map(|(id, _)| *id).collect();
         let mut wanted: Vec<SnapshotId> = known.iter().map(|(id, _)| *id).collect();
@@ -66,7 +67,7 @@ impl Bench {
         }
     }
 
-    fn is_clean(&self, what: &str) {
+    pub fn is_clean(&self, what: &str) {
         let report = self.check();
         assert_eq!(report.errors, 0, "{what}: {:?}", report.findings);
         assert_eq!((report.unlisted.packs, report.unlisted.segments), (0, 0), "{what}");
@@ -74,7 +75,7 @@ impl Bench {
 }
 
 /// Three states of a source, each with much of its own in packs that the others need in part.
-fn three() -> (Bench, Vec<(SnapshotId, Content)>) {
+pub fn three() -> (Bench, Vec<(SnapshotId, Content)>) {
     let bench = Bench { watch: Duration::from_millis(10), ..Bench::new() };
     let source = bench.source();
     make_source(&source, false);

@@ -5,14 +5,17 @@
 #![allow(missing_docs, unreachable_pub)]
 
 mod bench;
+mod beside;
 mod by_hand;
 mod copies;
 mod crashes;
+mod enrolled;
 mod faults;
 mod forgets;
 mod gives_back;
 mod hooked;
 mod init;
+mod keys;
 mod prunes;
 mod races;
 mod rewrites;

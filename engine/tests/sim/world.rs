@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use copal_engine::format::objects::{self, Parsed};
 use copal_engine::store::memory::Memory;
-use copal_engine::store::{Key, Store};
+use copal_engine::store::Key;
 use tokio::sync::oneshot;
 
 use crate::ask::{Answer, Answered, Ask};

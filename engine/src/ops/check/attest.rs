@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use crate::error::{Error, Result};
 use crate::format::attestation::Attestation;
 use crate::id::SnapshotId;
-use crate::repo::init::now;
 use crate::repo::{Repository, Snapshot};
 
 use super::Report;
@@ -41,7 +40,7 @@ pub fn attest(repo: &Repository, report: &Report) -> Result<String> {
     };
     let attestation = Attestation {
         repository: repo.id(),
-        made: now().secs.max(0) as u64,
+        made: repo.options().clock.now().secs.max(0) as u64,
         verified_from,
         verified_to,
         packs: report.packs,

@@ -33,7 +33,6 @@ use crate::format::config::Use;
 use crate::id::{BlobId, PackId, SnapshotId};
 use crate::ops::reason;
 use crate::progress::{Cancel, Problem, ProblemKind, Progress};
-use crate::repo::init::now;
 use crate::repo::verdict::{self, Verified};
 use crate::repo::{Reader, Repository, Snapshot, View};
 
@@ -249,7 +248,7 @@ impl Check<'_> {
         let found = self.found.lock().expect("no panic while held").clone();
         let sound: HashSet<PackId> = found.iter().filter(|(_, at)| at.is_some()).map(|(id, _)| *id).collect();
         verified.extend(found.into_iter().filter_map(|(id, at)| Some((id, at?))));
-        let now = now().secs.max(0) as u64;
+        let now = self.repo.options().clock.now().secs.max(0) as u64;
         let options = self.options;
         let mut plan = select::plan(&packs.list, options.read, options.seed, &verified, options.max_age, now);
         plan.order.retain(|at| {

@@ -98,9 +98,12 @@ impl Verifier<'_> {
     }
 
     fn signed(&self, header: &Header, trailer: &Trailer, bytes: &[u8]) -> Result<(), String> {
-        let member = self.repo.config().member(header.writer).ok_or("its writer is not enrolled")?;
         let sealed_table = &bytes[trailer.table_at as usize..bytes.len() - TRAILER_BYTES];
-        trailer.verify(header, sealed_table, &member.key).map_err(|e| e.to_string())
+        let judged = self.repo.judge(|members| {
+            let member = members.member(header.writer).ok_or("its writer is not enrolled")?;
+            trailer.verify(header, sealed_table, &member.key).map_err(|e| e.to_string())
+        });
+        judged.map_err(|e| format!("whether its writer was enrolled since could not be read: {e}"))?
     }
 
     /// The header's commitments are those of the keys, and readers are given the same stanza by the index.

@@ -15,7 +15,6 @@ use crate::format::blob::Class;
 use crate::id::PackId;
 use crate::progress::{Cancel, Progress};
 use crate::repo::index::Found;
-use crate::repo::init::now;
 use crate::repo::{Reader, verdict};
 use crate::store::{Key, StoreError};
 
@@ -232,10 +231,14 @@ impl Shared<'_> {
         reading.progress.advance(1, pack.size);
     }
 
+    fn now(&self) -> u64 {
+        self.verifier.repo.options().clock.now().secs.max(0) as u64
+    }
+
     /// What is remembered of a pack: when it was found sound, or that it was not.
     fn conclude(&self, at: u32, outcome: Option<Outcome>) -> Option<Option<u64>> {
         match outcome? {
-            Outcome::Sound => return Some(Some(now().secs.max(0) as u64)),
+            Outcome::Sound => return Some(Some(self.now())),
             Outcome::Damaged => {}
             Outcome::Unreadable => self.unreadable.lock().expect("no panic while held").push(at),
         }

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::format::blob::BlobKind;
 use crate::format::meta::{Meta, MetaEntry};
 use crate::format::node::NodeKind;
-use crate::format::tree::{DEPTH_MAX, Tree, TreeEntry, TreeKind};
+use crate::format::tree::{DEPTH_MAX, Named, Tree, TreeEntry};
 use crate::id::BlobId;
 use crate::progress::Cancel;
 use crate::repo::index::{Index, Marks};
@@ -22,21 +22,6 @@ use crate::store::StoreError;
 
 use super::damage::{Bad, Damage, Invariant};
 use super::lists::{Packs, missing_pack};
-
-/// As what a tree is named by whoever names it.
-#[derive(Debug, Clone, Copy)]
-enum Form {
-    Directory,
-    Stretch,
-    Part,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Job {
-    tree: BlobId,
-    form: Form,
-    depth: usize,
-}
 
 /// How much is reachable.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -53,7 +38,7 @@ pub(super) struct Walk<'c> {
     damage: &'c Damage,
     cancel: &'c Cancel,
     blobs: Marks,
-    /// One for each [`Form`].
+    /// One for each [`Form`](crate::format::tree::Form).
     visited: [Marks; 3],
     tree_count: AtomicU64,
     blob_count: AtomicU64,
@@ -83,7 +68,7 @@ impl<'c> Walk<'c> {
     pub(super) fn run(self, pool: &rayon::ThreadPool, roots: &[BlobId]) -> Result<Reached> {
         pool.scope(|scope| {
             for root in roots {
-                self.descend(scope, Job { tree: *root, form: Form::Directory, depth: 0 });
+                self.descend(scope, Named::root(*root));
             }
         });
         if let Some(e) = self.failed.into_inner().expect("no panic while held") {
@@ -93,7 +78,7 @@ impl<'c> Walk<'c> {
     }
 
     /// Visits a tree unless it was visited in this form.
-    fn descend<'s>(&'s self, scope: &Scope<'s>, job: Job) {
+    fn descend<'s>(&'s self, scope: &Scope<'s>, job: Named) {
         let known = self.i4_indexed(&job.tree, BlobKind::Tree);
         if known && self.visited[job.form as usize].mark(&job.tree, BlobKind::Tree) == Some(true) {
             scope.spawn(move |scope| self.visit(scope, job));
@@ -114,7 +99,7 @@ impl<'c> Walk<'c> {
         }
     }
 
-    fn visit<'s>(&'s self, scope: &Scope<'s>, job: Job) {
+    fn visit<'s>(&'s self, scope: &Scope<'s>, job: Named) {
         if self.stop.load(Ordering::Relaxed) {
             return;
         }
@@ -131,7 +116,7 @@ impl<'c> Walk<'c> {
     }
 
     /// **I5** Every reachable tree opens, has its id: and is what it is named as.
-    fn i5_tree(&self, job: &Job) -> Option<Tree> {
+    fn i5_tree(&self, job: &Named) -> Option<Tree> {
         let id = &job.tree;
         let text = self.read(id, BlobKind::Tree)?;
         if job.depth > DEPTH_MAX {
@@ -145,48 +130,22 @@ impl<'c> Walk<'c> {
                 return None;
             }
         };
-        let wrong = match (job.form, &tree) {
-            (Form::Directory, Tree::Part { .. }) => "it is named as a directory and is a part of a file",
-            (Form::Stretch, Tree::Split { .. } | Tree::Part { .. }) => "it is named as a stretch and is none",
-            (Form::Part, Tree::Stretch { .. } | Tree::Split { .. }) => "it is named as a part of a file and is none",
-            _ => return Some(tree),
-        };
-        self.damage.tree(id, wrong);
-        None
-    }
-
-    fn children<'s>(&'s self, scope: &Scope<'s>, job: &Job, tree: &Tree) {
-        let depth = job.depth;
-        match tree {
-            Tree::Stretch { meta, entries } => {
-                self.i4_indexed(meta, BlobKind::Meta);
-                entries.iter().for_each(|entry| self.entry(scope, entry, depth));
-            }
-            Tree::Split { meta, stretches } => {
-                self.i4_indexed(meta, BlobKind::Meta);
-                stretches.iter().for_each(|id| self.descend(scope, Job { tree: *id, form: Form::Stretch, depth }));
-            }
-            Tree::Part { map, data } => {
-                self.i4_indexed(map, BlobKind::Map);
-                for id in data {
-                    self.i4_indexed(id, BlobKind::Data);
-                }
+        match tree.may_be(job.form) {
+            Ok(()) => Some(tree),
+            Err(how) => {
+                self.damage.tree(id, how);
+                None
             }
         }
     }
 
-    fn entry<'s>(&'s self, scope: &Scope<'s>, entry: &TreeEntry, depth: usize) {
-        for (id, kind) in entry.blobs() {
-            match (kind, entry.kind) {
-                (BlobKind::Tree, TreeKind::Dir) => {
-                    self.descend(scope, Job { tree: *id, form: Form::Directory, depth: depth + 1 });
-                }
-                (BlobKind::Tree, _) => self.descend(scope, Job { tree: *id, form: Form::Part, depth }),
-                _ => {
-                    self.i4_indexed(id, kind);
-                }
+    fn children<'s>(&'s self, scope: &Scope<'s>, job: &Named, tree: &Tree) {
+        tree.each_named(&mut |id, kind, form| match form {
+            Some(form) => self.descend(scope, job.below(*id, form)),
+            None => {
+                self.i4_indexed(id, kind);
             }
-        }
+        });
     }
 
     /// **I5** Every reachable tree … matches its meta entry by entry (readers and owners only).

@@ -7,7 +7,7 @@ use rayon::Scope;
 
 use crate::error::{Error, Result};
 use crate::format::blob::BlobKind;
-use crate::format::tree::{DEPTH_MAX, Tree, TreeEntry, TreeKind};
+use crate::format::tree::{DEPTH_MAX, Named, Tree};
 use crate::id::BlobId;
 use crate::progress::Cancel;
 use crate::repo::index::{Index, Marks};
@@ -36,7 +36,7 @@ pub fn mark(repo: &Arc<Repository>, index: &Arc<Index>, roots: &[BlobId], cancel
     };
     pool.scope(|scope| {
         for root in roots {
-            walk.descend(scope, Job { tree: *root, form: Form::Directory, depth: 0 });
+            walk.descend(scope, Named::root(*root));
         }
     });
     match walk.failed.into_inner().expect("no panic while held") {
@@ -45,26 +45,11 @@ pub fn mark(repo: &Arc<Repository>, index: &Arc<Index>, roots: &[BlobId], cancel
     }
 }
 
-/// As what a tree is named by whoever names it. One that is named in several ways is looked at once in each.
-#[derive(Debug, Clone, Copy)]
-enum Form {
-    Directory,
-    Stretch,
-    Part,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Job {
-    tree: BlobId,
-    form: Form,
-    depth: usize,
-}
-
 struct Walk<'c> {
     reader: Reader,
     cancel: &'c Cancel,
     live: Marks,
-    /// One for each [`Form`].
+    /// One for each [`Form`](crate::format::tree::Form).
     visited: [Marks; 3],
     stop: AtomicBool,
     failed: Mutex<Option<Error>>,
@@ -72,7 +57,7 @@ struct Walk<'c> {
 
 impl Walk<'_> {
     /// Visits a tree unless it was visited in this form.
-    fn descend<'s>(&'s self, scope: &Scope<'s>, job: Job) {
+    fn descend<'s>(&'s self, scope: &Scope<'s>, job: Named) {
         let known = self.reach(&job.tree, BlobKind::Tree);
         if known && self.visited[job.form as usize].mark(&job.tree, BlobKind::Tree) == Some(true) {
             scope.spawn(move |scope| self.visit(scope, job));
@@ -88,7 +73,7 @@ impl Walk<'_> {
         known
     }
 
-    fn visit<'s>(&'s self, scope: &Scope<'s>, job: Job) {
+    fn visit<'s>(&'s self, scope: &Scope<'s>, job: Named) {
         if self.stop.load(Ordering::Relaxed) {
             return;
         }
@@ -96,13 +81,13 @@ impl Walk<'_> {
             return self.fail(Error::Interrupted);
         }
         match self.read(&job) {
-            Ok(tree) => self.children(scope, job.depth, &tree),
+            Ok(tree) => self.children(scope, &job, &tree),
             Err(error) => self.fail(error),
         }
     }
 
     /// A tree that opens, has its id, and is what it is named as.
-    fn read(&self, job: &Job) -> Result<Tree> {
+    fn read(&self, job: &Named) -> Result<Tree> {
         if job.depth > DEPTH_MAX {
             return Err(unknown(&job.tree, BlobKind::Tree, format!("it lies deeper than {DEPTH_MAX} directories")));
         }
@@ -110,46 +95,17 @@ impl Walk<'_> {
             Error::Damaged { object, how } => unknown(&job.tree, BlobKind::Tree, format!("{object}: {how}")),
             other => other,
         })?;
-        let wrong = match (job.form, &tree) {
-            (Form::Directory, Tree::Part { .. }) => "it is named as a directory and is a part of a file",
-            (Form::Stretch, Tree::Split { .. } | Tree::Part { .. }) => "it is named as a stretch and is none",
-            (Form::Part, Tree::Stretch { .. } | Tree::Split { .. }) => "it is named as a part of a file and is none",
-            _ => return Ok(tree),
-        };
-        Err(unknown(&job.tree, BlobKind::Tree, wrong))
+        tree.may_be(job.form).map_err(|how| unknown(&job.tree, BlobKind::Tree, how))?;
+        Ok(tree)
     }
 
-    fn children<'s>(&'s self, scope: &Scope<'s>, depth: usize, tree: &Tree) {
-        match tree {
-            Tree::Stretch { meta, entries } => {
-                self.reach(meta, BlobKind::Meta);
-                entries.iter().for_each(|entry| self.entry(scope, entry, depth));
+    fn children<'s>(&'s self, scope: &Scope<'s>, job: &Named, tree: &Tree) {
+        tree.each_named(&mut |id, kind, form| match form {
+            Some(form) => self.descend(scope, job.below(*id, form)),
+            None => {
+                self.reach(id, kind);
             }
-            Tree::Split { meta, stretches } => {
-                self.reach(meta, BlobKind::Meta);
-                stretches.iter().for_each(|id| self.descend(scope, Job { tree: *id, form: Form::Stretch, depth }));
-            }
-            Tree::Part { map, data } => {
-                self.reach(map, BlobKind::Map);
-                data.iter().for_each(|id| {
-                    self.reach(id, BlobKind::Data);
-                });
-            }
-        }
-    }
-
-    fn entry<'s>(&'s self, scope: &Scope<'s>, entry: &TreeEntry, depth: usize) {
-        for (id, kind) in entry.blobs() {
-            match (kind, entry.kind) {
-                (BlobKind::Tree, TreeKind::Dir) => {
-                    self.descend(scope, Job { tree: *id, form: Form::Directory, depth: depth + 1 });
-                }
-                (BlobKind::Tree, _) => self.descend(scope, Job { tree: *id, form: Form::Part, depth }),
-                _ => {
-                    self.reach(id, kind);
-                }
-            }
-        }
+        });
     }
 
     fn fail(&self, error: Error) {
@@ -169,8 +125,9 @@ mod tests {
     use super::*;
     use crate::chunker::Params;
     use crate::crypto::rng::{SeededRng, SystemRng};
-    use crate::format::node::Timestamp;
     use crate::format::snapshot::{GraphPart, NamesPart, SnapshotKind};
+    use crate::format::tree::{TreeEntry, TreeKind};
+    use crate::repo::repack::without_tree;
     use crate::repo::session::Worker;
     use crate::repo::{Bridge, Options, Session, init};
     use crate::store::memory::Memory;
@@ -204,25 +161,7 @@ mod tests {
     }
 
     fn graph(root: BlobId) -> GraphPart {
-        GraphPart {
-            kind: SnapshotKind::Whole,
-            time: Timestamp { secs: 1, nanos: 0 },
-            epoch: 0,
-            root: Some(root),
-            source: [0; 32],
-            host: [0; 32],
-            paths: Vec::new(),
-            labels: Vec::new(),
-            previous: None,
-            original: None,
-            run: None,
-            parts: Vec::new(),
-            view: Default::default(),
-            segments: Vec::new(),
-            packs: 0,
-            pack_bytes: 0,
-            inline: None,
-        }
+        GraphPart { kind: SnapshotKind::Whole, root: Some(root), ..without_tree(Default::default()) }
     }
 
     impl Setting {

@@ -6,10 +6,12 @@
 //! plan      which packs go whole, and which are copied first; pure                    plan.rs
 //! repack    what is needed of those is copied, in a session of its own                repo/repack.rs
 //! execute   condemn, drain, mark again, sweep, base, delete                           repo/prune/
+//! lock      in a bucket with Object Lock: what is live is retained for longer         lock.rs
 //! ```
 //! A dry run ends after the plan. Every step can be repeated: a prune first finishes what an earlier one left.
 
 pub mod facts;
+pub mod lock;
 pub mod mark;
 pub mod plan;
 
@@ -26,13 +28,18 @@ use crate::repo::index::Marks;
 use crate::repo::prune::{Deleted, Done, Look, Pruner};
 use crate::repo::repack::Repack;
 use crate::repo::{Repository, View};
+use crate::store::StoreError;
 
 pub use facts::{Facts, PackUse, gather, spare};
+pub use lock::{Bucket, Extend, Extended};
 pub use mark::mark;
 pub use plan::{Counts, Limit, Plan, Policy, plan_prune};
 
 /// Of all stored bytes, what may go without anything that explains it, in percent: a LIST that lost keys looks like that.
 const UNEXPLAINED_PERCENT: u64 = 30;
+
+/// So often a prune begins at most, where others delete what it was about to read, or end its sessions.
+const ATTEMPTS: usize = 5;
 
 /// How to prune.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -45,6 +52,8 @@ pub struct Options {
     pub exclusive: bool,
     /// Goes on though much would be deleted that nothing explains.
     pub yes: bool,
+    /// Afterwards extends the retention of everything that is live.
+    pub lock: Option<Extend>,
 }
 
 /// What was done.
@@ -62,6 +71,10 @@ pub struct Summary {
     pub repacked_bytes: u64,
     /// What it and the earlier ones have come to.
     pub done: Done,
+    /// What came of [`Options::lock`].
+    pub extended: Option<Extended>,
+    /// What the bucket promises and still holds; `None`: the store is none, or does not tell these credentials.
+    pub bucket: Option<Bucket>,
 }
 
 /// Prunes. Blocks; call it from a plain thread.
@@ -76,9 +89,11 @@ pub fn prune(
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<Summary> {
+    let lock = options.lock.map(|extend| lock::plan(repo, extend)).transpose()?;
     let proven = repo.owners_verdicts()?.into_keys().collect();
     let mut run = Run { repo, who, options, progress, cancel, proven };
-    run.prune(&mut rng).map_err(|e| super::reason(cancel, e))
+    let summary = run.attempts(&mut rng).map_err(|e| super::reason(cancel, e))?;
+    run.keep(lock, summary).map_err(|e| super::reason(cancel, e))
 }
 
 struct Run<'r> {
@@ -93,9 +108,32 @@ struct Run<'r> {
 }
 
 impl Run<'_> {
-    fn prune(&mut self, rng: &mut Box<dyn Rng>) -> Result<Summary> {
-        let pruner = Pruner::new(self.repo, self.who, self.options.exclusive)?;
+    /// Begins again with a fresh view where another executor was faster: every step may be repeated, and what the attempt
+    /// before has begun is carried out first.
+    fn attempts(&mut self, rng: &mut Box<dyn Rng>) -> Result<Summary> {
         let mut summary = Summary::default();
+        for _ in 0..ATTEMPTS {
+            let seen = self.repo.newest_base()?.n;
+            match self.prune(&mut summary, rng) {
+                Err(e) if self.is_overtaken(&e, seen)? => tracing::info!("the prune begins again: {e}"),
+                done => return done.map(|()| summary),
+            }
+        }
+        Err(Error::Busy("other prunes are faster than this one, each time that it begins; run it again later".into()))
+    }
+
+    /// Whether that failed only because another executor has made base `seen` obsolete, and deleted what it no longer lists, or
+    /// has ended the session that repacked.
+    fn is_overtaken(&self, error: &Error, seen: u64) -> Result<bool> {
+        match error {
+            Error::Fenced(_) => Ok(true),
+            Error::Store(StoreError::NotFound { .. }) | Error::Damaged { .. } => Ok(self.repo.newest_base()?.n > seen),
+            _ => Ok(false),
+        }
+    }
+
+    fn prune(&mut self, summary: &mut Summary, rng: &mut Box<dyn Rng>) -> Result<()> {
+        let pruner = Pruner::new(self.repo, self.who, self.options.exclusive)?;
         if !self.options.dry_run {
             for generation in pruner.unretired()? {
                 add(&mut summary.done, &self.carry_out(&pruner, generation, &mut **rng)?);
@@ -111,8 +149,14 @@ impl Run<'_> {
         self.brake(&summary.plan)?;
         // Records of forgotten snapshots are taken in, and they deleted, even where no pack goes.
         let nothing = summary.plan.is_empty() && look.view.forgotten.iter().all(|f| f.time.is_none());
-        if self.options.dry_run || nothing {
-            return Ok(summary);
+        if self.options.dry_run {
+            return Ok(());
+        }
+        if nothing {
+            summary.done.deleted.segments += pruner.tidy_up()?;
+            if !pruner.is_littered(&look)? {
+                return Ok(());
+            }
         }
         if !summary.plan.repack.is_empty() {
             let moved = self.repack(&look, &live, &summary.plan, &mut **rng)?;
@@ -122,6 +166,18 @@ impl Run<'_> {
         let generation = pruner.condemn(&look, summary.plan.condemned())?;
         summary.generation = Some(generation);
         add(&mut summary.done, &self.carry_out(&pruner, generation, &mut **rng)?);
+        Ok(())
+    }
+
+    /// What is live by now is retained for longer, and what the bucket holds on to is counted.
+    fn keep(&self, lock: Option<lock::Plan>, mut summary: Summary) -> Result<Summary> {
+        if let Some(lock) = lock {
+            let pruner = Pruner::new(self.repo, self.who, self.options.exclusive)?;
+            let live = pruner.live(&pruner.look()?)?;
+            let extended = lock::extend(self.repo, lock, live, self.options.dry_run, self.progress, self.cancel)?;
+            summary.extended = Some(extended);
+        }
+        summary.bucket = lock::bucket(self.repo)?;
         Ok(summary)
     }
 
@@ -199,9 +255,10 @@ fn nothing_needed_is_missing(facts: &Facts, look: &Look) -> Result<()> {
 }
 
 fn add(sum: &mut Done, one: &Done) {
-    let Deleted { packs, bytes, segments } = &mut sum.deleted;
+    let Deleted { packs, bytes, segments, locked } = &mut sum.deleted;
     (*packs, *bytes) = (*packs + one.deleted.packs, *bytes + one.deleted.bytes);
     *segments += one.deleted.segments;
+    locked.add(&one.deleted.locked);
     sum.fenced += one.fenced;
     sum.spared += one.spared;
     sum.forgotten += one.forgotten;

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::format::base::Base;
-use crate::format::config::Config;
 use crate::format::gc::{Ack, At, GC_BYTES_MAX, Kind, Tombstone};
 use crate::format::objects::{self, Parsed};
 use crate::format::pin::{PIN_BYTES_MAX, Pin};
@@ -14,8 +13,9 @@ use crate::id::PackId;
 use crate::progress::Cancel;
 use crate::store::{StoreError, list_all};
 
-use super::super::open::{current_config, key};
+use super::super::open::key;
 use super::super::session::{started, this_machine};
+use super::super::signers::Members;
 use super::{Pruner, SessionKey};
 
 /// How many times the interval at which sessions look at `gc/` they are waited for.
@@ -134,15 +134,10 @@ impl Pruner {
             Err(e) => return Err(e.into()),
         };
         let at = At { repository: self.repo.id(), object: &object, keys: &self.repo.graph };
-        let decode = |config: &Config| {
-            Ack::decode(&stored, at, |who| config.member(who).filter(|_| who == writer).map(|m| m.key))
+        let decode = |members: &Members<'_>| {
+            Ack::decode(&stored, at, |who| members.member(who).filter(|_| who == writer).map(|m| m.key))
         };
-        if let Ok(ack) = decode(&self.repo.config) {
-            return Ok(Answer::Ack(ack));
-        }
-        // Its writer may have been enrolled since.
-        let config = self.repo.bridge.wait(current_config(&self.repo.store, &self.repo.bundle))?;
-        Ok(decode(&config).map_or_else(|e| Answer::Rubbish(e.to_string()), Answer::Ack))
+        Ok(self.repo.judge(decode)?.map_or_else(|e| Answer::Rubbish(e.to_string()), Answer::Ack))
     }
 
     /// Whether its process was one of this machine, and is gone.
@@ -173,7 +168,7 @@ impl Pruner {
     fn is_ended(&self, (writer, session): SessionKey) -> Result<bool> {
         let object = key(objects::snapshot(writer, session));
         match self.repo.bridge.wait(self.repo.store.get(&object, SNAPSHOT_BYTES_MAX)) {
-            Ok(bytes) => Ok(self.repo.is_tombstone(object.as_str(), &bytes)),
+            Ok(bytes) => self.repo.judge(|members| self.repo.is_tombstone(members, object.as_str(), &bytes)),
             Err(StoreError::NotFound { .. } | StoreError::Wrong { .. }) => Ok(false),
             Err(e) => Err(e.into()),
         }

@@ -111,7 +111,7 @@ impl Pruner {
     }
 
     /// P2: one above each writer's highest session that has ended, and never above one that is open.
-    fn floors(&self, look: &Look) -> Result<Vec<(WriterId, u64)>> {
+    pub(super) fn floors(&self, look: &Look) -> Result<Vec<(WriterId, u64)>> {
         let base = &look.view.base.base;
         let ended = look.view.committed().map(|s| (s.at.writer, s.at.session)).chain(look.view.ended.iter().copied());
         let mut floors: BTreeMap<WriterId, u64> = BTreeMap::new();
@@ -128,7 +128,7 @@ impl Pruner {
     /// P8, its end: the condemn goes last, because without it nobody looks for the rest.
     pub(super) fn retire(&self, n: u64) -> Result<()> {
         for object in [objects::sweep(n), objects::fence(n), objects::condemn(n)] {
-            self.repo.bridge.wait(self.repo.store.delete(&key(object)))?;
+            self.delete_all(vec![key(object)])?;
         }
         Ok(())
     }

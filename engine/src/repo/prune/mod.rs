@@ -8,11 +8,12 @@
 
 mod drain;
 mod generation;
+mod live;
 mod rebase;
 mod tidy;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crate::crypto::rng::Rng;
 use crate::crypto::sign::SigningKey;
@@ -30,7 +31,7 @@ use super::base::NewestBase;
 use super::open::{Repository, key};
 use super::view::View;
 
-pub use self::tidy::Deleted;
+pub use self::tidy::{Deleted, Locked};
 
 /// A session's name: its writer, and which run.
 pub(super) type SessionKey = (WriterId, SessionId);
@@ -43,6 +44,8 @@ pub struct Pruner {
     /// Who signs what stands under `gc/`, and bases: a maintainer, or ROOT.
     signer: (WriterId, SigningKey),
     exclusive: bool,
+    /// What the store did not let go of, until it is told.
+    locked: Mutex<Locked>,
 }
 
 /// What there is: read in the order that P1 asks for.
@@ -90,7 +93,7 @@ impl Pruner {
     pub fn new(repo: &Arc<Repository>, who: &Identity, exclusive: bool) -> Result<Self> {
         repo.may(Use::Maintain, "prune")?;
         let signer = repo.maintenance_signer("prune")?;
-        let pruner = Self { repo: Arc::clone(repo), who: who.clone(), signer, exclusive };
+        let pruner = Self { repo: Arc::clone(repo), who: who.clone(), signer, exclusive, locked: Mutex::default() };
         match pruner.unsafe_because() {
             Some(why) if !exclusive => Err(Error::Busy(format!(
                 "{why}, so a prune beside running backups could lose data. Stop all backups and other prunes of this \
@@ -171,6 +174,12 @@ impl Pruner {
         rng: &mut dyn Rng,
         cancel: &Cancel,
     ) -> Result<Done> {
+        let mut done = self.carry_on(generation, decide, rng, cancel)?;
+        done.deleted.locked = self.take_locked();
+        Ok(done)
+    }
+
+    fn carry_on(&self, generation: u64, decide: &mut Decide<'_>, rng: &mut dyn Rng, cancel: &Cancel) -> Result<Done> {
         let mut done = Done::default();
         let Some(found) = self.read_generation(generation)? else {
             self.retire(generation)?;

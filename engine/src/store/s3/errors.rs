@@ -81,6 +81,15 @@ pub(super) fn may_hide_absence(error: &StoreError) -> bool {
     source.downcast_ref::<Answer>().is_some_and(|a| a.status == 403 && matches!(a.code.as_str(), "" | "AccessDenied"))
 }
 
+/// Whether the server does not know what was asked for, or says that the bucket was not set up for it.
+pub(super) fn lacks_feature(error: &StoreError) -> bool {
+    let StoreError::Failed { source, .. } = error else { return false };
+    source.downcast_ref::<Answer>().is_some_and(|a| {
+        matches!(a.status, 404 | 405 | 501)
+            || (a.status == 400 && matches!(a.code.as_str(), "InvalidRequest" | "NotImplemented"))
+    })
+}
+
 /// Sorts the failure of a call of the SDK.
 pub(super) fn sort<E>(request: Request<'_>, error: SdkError<E, HttpResponse>) -> StoreError
 where
@@ -137,7 +146,9 @@ fn sort_answer(request: Request<'_>, mut answer: Answer) -> StoreError {
     let key = || request.key.cloned().expect("requests that can meet this name a key");
     let code = answer.code.as_str();
     match (answer.status, code) {
-        (404, _) if matches!(request.verb, Verb::Get | Verb::GetRange | Verb::Head) => {
+        (404, _)
+            if matches!(request.verb, Verb::Get | Verb::GetRange | Verb::Head | Verb::Retain | Verb::Retention) =>
+        {
             StoreError::NotFound { key: key() }
         }
         (412, _) if request.verb == Verb::PutNew => StoreError::Exists { key: key() },

@@ -11,6 +11,7 @@
 mod connect;
 mod errors;
 mod list;
+mod retention;
 
 use std::fmt;
 use std::future::Future;
@@ -32,6 +33,7 @@ use zeroize::Zeroizing;
 
 pub(crate) use self::errors::retry_after;
 use self::errors::{Request, chain_text, may_hide_absence, sort, transient};
+use super::retention::Keeper;
 use super::{Key, Page, Result, Store, StoreError, Verb, check_range, check_size};
 
 /// Time that any call may take, whatever its body.
@@ -266,6 +268,10 @@ impl S3 {
 
 #[async_trait]
 impl Store for S3 {
+    fn keeper(&self) -> Option<&dyn Keeper> {
+        Some(self)
+    }
+
     fn location(&self) -> String {
         let S3Options { endpoint, bucket, prefix, .. } = &*self.options;
         let slash = if prefix.is_empty() { "" } else { "/" };

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use crate::chunker::Params;
 use crate::crypto::rng::{Rng, SeededRng, SystemRng};
 use crate::format::blob::BlobKind;
-use crate::format::node::Timestamp;
 use crate::format::snapshot::{GraphPart, NamesPart, SnapshotKind};
 use crate::format::tree::Tree;
 use crate::progress::{Cancel, Silent};
+use crate::repo::repack::without_tree;
 use crate::repo::{Bridge, Options as RepoOptions, Session, init};
 use crate::store::Store;
 use crate::store::memory::Memory;
@@ -42,25 +42,7 @@ fn repository(dir: &std::path::Path, sessions: u32) -> Arc<crate::repo::Reposito
 }
 
 fn graph(root: crate::id::BlobId) -> GraphPart {
-    GraphPart {
-        kind: SnapshotKind::Whole,
-        time: Timestamp { secs: 1, nanos: 0 },
-        epoch: 0,
-        root: Some(root),
-        source: [0; 32],
-        host: [0; 32],
-        paths: Vec::new(),
-        labels: Vec::new(),
-        previous: None,
-        original: None,
-        run: None,
-        parts: Vec::new(),
-        view: Default::default(),
-        segments: Vec::new(),
-        packs: 0,
-        pack_bytes: 0,
-        inline: None,
-    }
+    GraphPart { kind: SnapshotKind::Whole, root: Some(root), ..without_tree(Default::default()) }
 }
 
 #[test]

@@ -17,6 +17,7 @@ use crate::format::snapshot::{GraphPart, NamesPart, SnapshotKind};
 use crate::format::tree::{Tags, Tree, TreeEntry, TreeKind};
 use crate::id::{BlobId, SnapshotId};
 use crate::progress::Collect;
+use crate::repo::repack::without_tree;
 use crate::repo::session::{Session, Worker};
 use crate::repo::{self, Bridge, Repository};
 use crate::store::Store;
@@ -78,25 +79,8 @@ impl Bench {
 }
 
 fn graph(root: BlobId, time: i64) -> GraphPart {
-    GraphPart {
-        kind: SnapshotKind::Whole,
-        time: Timestamp { secs: time, nanos: 0 },
-        epoch: 0,
-        root: Some(root),
-        source: [0; 32],
-        host: [0; 32],
-        paths: Vec::new(),
-        labels: Vec::new(),
-        previous: None,
-        original: None,
-        run: None,
-        parts: Vec::new(),
-        view: Default::default(),
-        segments: Vec::new(),
-        packs: 0,
-        pack_bytes: 0,
-        inline: None,
-    }
+    let time = Timestamp { secs: time, nanos: 0 };
+    GraphPart { kind: SnapshotKind::Whole, root: Some(root), ..without_tree(time) }
 }
 
 /// An entry in the making.
