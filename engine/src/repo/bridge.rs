@@ -71,7 +71,7 @@ impl Bridge {
 
     /// Runs what is heavy, or waits for a disk, where it does not hold up the calls of others. From a task of the runtime.
     pub async fn beside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
-        let _at_work = self.at_work.as_ref().map(|at_work| AtWork::more(at_work));
+        let _at_work = self.at_work.as_ref().map(AtWork::more);
         tokio::task::spawn_blocking(work).await
     }
 

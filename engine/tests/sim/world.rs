@@ -12,8 +12,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use copal_engine::format::objects::{self, Parsed};
-use copal_engine::store::memory::Memory;
 use copal_engine::store::Key;
+use copal_engine::store::memory::Memory;
 use tokio::sync::oneshot;
 
 use crate::ask::{Answer, Answered, Ask};

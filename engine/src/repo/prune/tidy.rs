@@ -192,9 +192,7 @@ async fn delete(store: &dyn Store, object: &Key, size: u64, now: u64) -> Result<
     };
     let Some(keeper) = store.keeper() else { return Err(denied) };
     match keeper.retention(object).await {
-        Ok(Some(Retention { until, .. })) if until > now => {
-            Ok(Locked { objects: 1, bytes: size, until })
-        }
+        Ok(Some(Retention { until, .. })) if until > now => Ok(Locked { objects: 1, bytes: size, until }),
         // Somebody else has deleted it meanwhile.
         Err(StoreError::NotFound { .. }) => Ok(Locked::default()),
         _ => Err(denied),
