@@ -124,6 +124,8 @@ pub struct Config {
     pub losses: u8,
     /// LISTs that the store may answer without any key.
     pub short_lists: u8,
+    /// The store ignores create-only: every put overwrites, and open sessions are ended by a fence that names them.
+    pub by_name: bool,
     /// The rule that is taken away.
     pub mutant: Option<Mutant>,
 }
@@ -153,6 +155,7 @@ impl Config {
         unknown: false,
         losses: 0,
         short_lists: 0,
+        by_name: false,
         mutant: None,
     };
 

@@ -17,7 +17,7 @@ use crate::config::{
 use crate::fold::Replacement;
 use crate::mutants::Mutant;
 use crate::state::{Base, Condemn, State, Store, newer};
-use crate::{mark, repack, tidy};
+use crate::{fence, mark, repack, tidy};
 
 /// An executor's next operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,6 +37,7 @@ pub enum Phase {
     CreateCondemn,
     ListOpen,
     Drain,
+    AskFenced,
     ReadClaims,
     ReadGc,
     ReadBase,
@@ -58,6 +59,7 @@ pub enum Phase {
     DeletePins,
     DeleteDead,
     DeleteSweep,
+    DeleteFence,
     DeleteCondemn,
     /// Met a 404 that no newer base explains.
     Failed,
@@ -84,6 +86,12 @@ pub struct Executor {
     pub floors: [u8; WRITERS_MAX],
     /// Sessions that were open in P3.
     pub open: Set,
+    /// Sessions that its fence names, or that one which it has taken on names.
+    pub named: Set,
+    /// Those of them whose snapshot was not there after that.
+    pub dead: Set,
+    /// The session that was named last.
+    pub asking: u8,
     /// Packs claimed.
     pub claimed: Set,
     /// Packs that other active generations condemn.
@@ -123,7 +131,7 @@ pub enum Step {
     KeepLast,
     /// P6: list snapshots, and rewrite segments for the next base.
     Rewrite,
-    /// P3: create a tombstone at this session's snapshot key.
+    /// P3: create a tombstone at this session's snapshot key; N1: name it in the fence.
     Fence(u8),
     /// Be gone and run again, knowing what the store holds.
     Crash,
@@ -170,7 +178,7 @@ fn waiting(config: &Config, store: &Store, executor: &Executor) -> Set {
         return 0;
     }
     let acks = store.generations[executor.generation as usize - 1].acks;
-    executor.open & !store.snapshots & !store.tombstones & !acks
+    executor.open & !store.snapshots & !store.tombstones & !executor.dead & !acks
 }
 
 /// P1: what may be condemned, so that every live blob keeps a published copy or gets one.
@@ -216,6 +224,8 @@ pub fn take(config: &Config, state: &mut State, e: usize, step: Step) {
             executor.packs = generation.condemned();
             executor.floors = generation.floors();
             executor.swept = generation.sweep.is_some() && !config.lacks(Mutant::StandingSweep);
+            executor.named = generation.fence;
+            executor.dead = if config.lacks(Mutant::SweepTells) { 0 } else { generation.dead };
             executor.phase = ReadDone;
         }
         Step::ShortList => {
@@ -229,6 +239,7 @@ pub fn take(config: &Config, state: &mut State, e: usize, step: Step) {
             (executor.listed, executor.pins) = (0, kept);
             executor.phase = if matches!(step, Step::Repack(_)) { PinRepack } else { CreateCondemn };
         }
+        Step::Fence(session) if config.by_name => executor.phase = fence::name(config, &mut state.store, executor, session),
         Step::Fence(session) => {
             if config.lacks(Mutant::FenceByTombstone) {
                 executor.open &= !bit(session as usize);
@@ -243,7 +254,7 @@ pub fn take(config: &Config, state: &mut State, e: usize, step: Step) {
 /// One above the highest session that has ended, but never above one that is open.
 fn propose(config: &Config, store: &Store, pins: Set) -> [u8; WRITERS_MAX] {
     let mut floors = store.base.floors;
-    let ended = store.snapshots | store.tombstones;
+    let ended = store.snapshots | store.tombstones | store.base.dead;
     for session in each(ended & config.writer_sessions()) {
         let floor = &mut floors[config.writer_of(session)];
         *floor = (*floor).max(config.number_of(session) + 1);
@@ -290,7 +301,7 @@ fn next(config: &Config, state: &mut State, e: usize) -> Phase {
         CreateCondemn => {
             let Executor { generation, packs, floors, .. } = *executor;
             let condemn = &mut store.generations[generation as usize - 1].condemn;
-            if condemn.is_some() && !config.lacks(Mutant::CondemnCreateOnly) {
+            if condemn.is_some() && !config.lacks(Mutant::CondemnCreateOnly) && !config.by_name {
                 return executor.restart();
             }
             *condemn = Some(Condemn { packs, floors });
@@ -306,6 +317,7 @@ fn next(config: &Config, state: &mut State, e: usize) -> Phase {
             if resumed { ReadHead } else { Drain }
         }
         Drain => ReadClaims,
+        AskFenced => fence::ask(config, store, executor),
         PinRepack | PutPack | PutRepackSegment | CommitRepack => repack::next(config, store, executor, e),
         ReadClaims | ReadGc | ReadBase | ListMarked | ReadBaseAgain | Mark | CreateSweep => {
             mark::next(config, store, executor)

@@ -31,6 +31,8 @@ impl Replacement {
 pub struct Change {
     /// Packs that a sweep drops.
     pub drop: Set,
+    /// Sessions that it declares dead.
+    pub dead: Set,
     /// Floors proposed, already held below every session that was open.
     pub floors: [u8; WRITERS_MAX],
     /// The generation that is done by it; 0: none.
@@ -58,6 +60,10 @@ pub fn apply(config: &Config, store: &Store, base: &Base, snapshots: Set, forget
         *floor = proposed.max(*floor);
     }
     next.dropped = (next.dropped | change.drop) & remembered(config, store, &next);
+    next.dead = (next.dead | change.dead) & !config.below(&next.floors);
+    if config.lacks(Mutant::DeadRemembered) {
+        next.dead = 0;
+    }
     next.gone &= !config.below(&next.floors);
     if config.lacks(Mutant::GoneUntilFloor) {
         next.gone = 0;
@@ -87,7 +93,7 @@ pub enum Created {
 pub fn create(config: &Config, store: &mut Store, read: u8, mut next: Base) -> Created {
     next.number = read + 1;
     let occupied = store.has_base(next.number);
-    if occupied && !config.lacks(Mutant::BaseCreateOnly) {
+    if occupied && !config.lacks(Mutant::BaseCreateOnly) && !config.by_name {
         return Created::Taken;
     }
     if next.number < store.base.number {

@@ -11,6 +11,7 @@
 //! - [`writer`]: W1 to W6, views, adoption
 //! - [`fold`]: the base chain and the maintainer that folds
 //! - [`executor`]: P1 to P3, by one or two processes, and what one takes on that another has begun
+//! - [`fence`]: how sessions are ended where create-only puts are ignored
 //! - [`repack`]: the maintainer's session that copies what is alive in condemned packs
 //! - [`mark`]: P4 and P5
 //! - [`tidy`]: P6 to P8
@@ -22,13 +23,14 @@
 //! creates atomically. Reading all segments of a view is one step: they never change, only vanish. States are told
 //! apart by 64-bit fingerprints: at 10^8 states the chance that any two collide is under 10^-3.
 //!
-//! **Absent.** Verdicts, parts, the fence for stores without create-only, revocation; names, keys and
+//! **Absent.** Verdicts, parts, revocation; names, keys and
 //! sizes; clocks.
 
 #![forbid(unsafe_code)]
 
 pub mod config;
 pub mod executor;
+pub mod fence;
 pub mod fold;
 pub mod mark;
 pub mod mutants;

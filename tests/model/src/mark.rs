@@ -7,8 +7,9 @@
 use crate::config::{CHILD, Config, Set, TREE, WITH_TREE, bit, each};
 use crate::executor::Phase::{self, *};
 use crate::executor::{Executor, committed};
+use crate::fence;
 use crate::mutants::Mutant;
-use crate::state::{Base, Store, newer};
+use crate::state::{Base, Generation, Store, newer};
 
 /// The packs that `base` and the snapshots newer than it publish.
 pub fn published(config: &Config, store: &Store, base: &Base, snapshots: Set) -> Set {
@@ -36,7 +37,7 @@ pub fn next(config: &Config, store: &mut Store, executor: &mut Executor) -> Phas
             ListMarked
         }
         ListMarked => {
-            (executor.snapshots, executor.forgets) = (store.snapshots, store.forgets);
+            (executor.snapshots, executor.forgets) = (fence::counted(config, store, executor), store.forgets);
             ReadBaseAgain
         }
         ReadBaseAgain if store.base.number > executor.base.number && !config.lacks(Mutant::MarkBaseAgain) => ReadBase,
@@ -49,14 +50,17 @@ pub fn next(config: &Config, store: &mut Store, executor: &mut Executor) -> Phas
         }
         Mark => mark(config, store, executor, false),
         _ => {
-            let sweep = &mut store.generations[g].sweep;
+            let Generation { sweep, dead, .. } = &mut store.generations[g];
             match *sweep {
-                Some(standing) if !config.lacks(Mutant::SweepCreateOnly) => {
+                Some(standing) if !config.lacks(Mutant::SweepCreateOnly) && !config.by_name => {
                     if !config.lacks(Mutant::StandingSweep) {
                         executor.packs = standing;
                     }
                 }
-                _ => *sweep = Some(executor.packs),
+                _ => (*sweep, *dead) = (Some(executor.packs), executor.dead),
+            }
+            if config.lacks(Mutant::FenceUntilBase) {
+                store.generations[g].fence = 0;
             }
             ReadHead
         }

@@ -44,6 +44,10 @@ const LEAVES: Config = Config { prunes: 2, leaves: true, ..PAIR };
 const FENCED: Config = Config { first: First::Fenced, late: true, forgets: 0, split: true, writers: 1, ..LEAVES };
 /// A session that may adopt what a crashed one left, beside two executors.
 const NEXT: Config = Config { first: First::Fenced, attempts: 2, adopt: true, ..BESIDE };
+/// A store that ignores create-only.
+const NAMED: Config = Config { by_name: true, late: true, ..SMALL };
+/// The same, and a session may build upon the late snapshot of one that was fenced.
+const BUILDS: Config = Config { first: First::Crashed, attempts: 2, ..NAMED };
 
 rules! {
     "W1" PinFirst
@@ -223,4 +227,46 @@ rules! {
     "R1" RepackPin
         "A session that repacks has a pin before its pack."
         Config { repack: true, split: true, all_subsets: false, forgets: 0, ..LEAVES };
+    "N1" FenceBeforeKey
+        "The fence stands before the snapshot keys of the sessions that it names are read; who has none then is dead."
+        NAMED;
+    "N2" NoTombstones
+        "Nobody puts a tombstone at another's snapshot key: it might overwrite a snapshot."
+        NAMED;
+    "N3" FenceGrows
+        "A fence only grows: who names one more session names all that were named before."
+        Config { writers: 2, late: false, ..NAMED };
+    "N4" DeadLeftOut
+        "What arrives of a dead session counts no more: not in P4, and not in the next base."
+        NAMED;
+    "N5" SweepTells
+        "The sweep lists the dead, and who takes on its generation goes by that list."
+        Config { prune_crash: true, ..NAMED };
+    "N6" DeadRemembered
+        "Base keeps the dead until the floor passes them, and nobody counts what they publish."
+        NAMED;
+    "N7" FenceUntilBase
+        "The fence is deleted only once a base holds the dead."
+        BUILDS;
+    "N8" LookAgain
+        "Once its snapshot stands the session lists gc again: if a fence names it, it is not committed and starts over."
+        NAMED;
+    "N9" LookAgainTwice
+        "That look is two LISTs, and their union holds."
+        Config { short_lists: 1, late: false, ..NAMED };
+    "N10" LookBeforeBase
+        "That look comes before base is read once more (W6d)."
+        NAMED;
+    "N11" FencedLeftOut
+        "Who builds upon a view leaves out what sessions have published that a fence names, unless base lists it."
+        BUILDS;
+    "N12" FencesAfterSnapshots
+        "For that the fences are read after the snapshots."
+        BUILDS;
+    "N13" FencesTwice
+        "For that, too, gc is listed twice, and the union holds."
+        Config { short_lists: 1, ..BUILDS };
+    "N14" FencesBeforeBase
+        "For that the fences are read before base n+1 is asked for (W3f)."
+        BUILDS;
 }

@@ -12,8 +12,8 @@ use crate::writer::Phase;
 pub const RESTORABLE: &str = "every committed snapshot that is not forgotten can be restored";
 /// Nothing that was reported as committed vanishes.
 pub const KEPT: &str = "no snapshot reported as committed is lost from base and snap/";
-/// What was given up stays given up.
-pub const GIVEN_UP: &str = "no session that was given up is committed";
+/// What was given up stays given up, unless its prune had seen it committed when it was named.
+pub const GIVEN_UP: &str = "no session that was given up is committed, but for one that a fence named";
 /// 404s are always explained.
 pub const EXPLAINED: &str = "a 404 in a view is explained by a newer base";
 /// Floors keep off open sessions.
@@ -33,7 +33,9 @@ pub fn properties(config: &Config) -> Vec<Property<Protocol>> {
     let mut properties = vec![
         Property::always(RESTORABLE, |model: &Protocol, state: &State| restorable(&model.config, state)),
         Property::always(KEPT, |model: &Protocol, state: &State| kept(&model.config, state)),
-        Property::always(GIVEN_UP, |model: &Protocol, state: &State| state.abandoned & state.live(&model.config) == 0),
+        Property::always(GIVEN_UP, |model: &Protocol, state: &State| {
+            state.abandoned & !state.named & state.live(&model.config) == 0
+        }),
         Property::always(EXPLAINED, |_: &Protocol, state: &State| explained(state)),
         Property::always(OUTLIVES, |model: &Protocol, state: &State| outlives(&model.config, state)),
     ];

@@ -81,7 +81,8 @@ impl Model for Protocol {
             Action::LateSegment(session) => state.store.segments |= 1 << session,
             Action::LateSnapshot(session) => state.store.snapshots |= 1 << session,
         }
-        state.ended |= (state.store.snapshots | state.store.tombstones) & WRITER_SESSIONS;
+        state.ended |= (state.store.snapshots | state.store.tombstones | state.store.base.dead) & WRITER_SESSIONS;
+        state.named |= state.store.fenced();
         Some(state)
     }
 
@@ -181,6 +182,7 @@ pub fn configurations() -> Vec<Config> {
     const TWO: Config = Config { writers: 2, ..ONE };
     const AGAIN: Config = Config { attempts: 2, crash: true, adopt: true, ..ONE };
     const PAIR: Config = Config { executors: 2, writers: 0, all_subsets: true, split: false, ..ONE };
+    const NAMED: Config = Config { by_name: true, late: true, ..ONE };
     const PLAIN: Config = Config { executors: 2, writers: 0, forgets: 0, ..ONE };
     vec![
         Config { name: "one", ..ONE },
@@ -216,5 +218,18 @@ pub fn configurations() -> Vec<Config> {
         Config { name: "pair-late", first: First::Fenced, writers: 1, late: true, prunes: 2, leaves: true, ..PLAIN },
         Config { name: "beside", executors: 2, ..ONE },
         Config { name: "beside-adopt", first: First::Fenced, attempts: 2, adopt: true, executors: 2, ..ONE },
+        Config { name: "named", prunes: 2, ..NAMED },
+        Config { name: "named-crash", prunes: 2, prune_crash: true, ..NAMED },
+        Config { name: "named-again", attempts: 2, ..NAMED },
+        Config { name: "named-builds", first: First::Crashed, attempts: 2, prunes: 2, prune_crash: true, ..NAMED },
+        Config { name: "named-short", first: First::Crashed, attempts: 2, short_lists: 1, ..NAMED },
+        Config { name: "named-lossy", losses: 1, unknown: true, prunes: 2, ..NAMED },
+        Config { name: "named-adopt", prunes: 2, by_name: true, ..AGAIN },
+        Config { name: "named-adopt-late", first: First::Crashed, late: true, prunes: 2, by_name: true, ..AGAIN },
+        Config { name: "named-repack", repack: true, rewrite: true, prunes: 2, forgets: 0, prune_crash: true, ..NAMED },
+        Config { name: "named-two", writers: 2, ..NAMED },
+        Config { name: "named-two-crash", writers: 2, prune_crash: true, late: false, ..NAMED },
+        Config { name: "named-two-again", first: First::Crashed, writers: 2, attempts: 2, ..NAMED },
+        Config { name: "named-shared", shared_writer: true, writers: 2, ..NAMED },
     ]
 }

@@ -24,6 +24,8 @@ pub struct Base {
     pub gone: Set,
     /// Per writer: sessions with a lower number that are not known are dead for ever.
     pub floors: [u8; WRITERS_MAX],
+    /// Sessions that a sweep has declared dead, until the floor passes them.
+    pub dead: Set,
     /// Generations that are done.
     pub done: Set,
     /// Sessions whose forget records are done.
@@ -46,6 +48,10 @@ pub struct Generation {
     pub condemn: Option<Condemn>,
     /// `gc/<gen>.sweep`: the final list.
     pub sweep: Option<Set>,
+    /// The other list of the sweep: sessions that were fenced by name and had no snapshot.
+    pub dead: Set,
+    /// Sessions that `gc/<gen>.fence` names; 0: there is none.
+    pub fence: Set,
     /// Sessions with an ack.
     pub acks: Set,
     /// Packs that acks of sessions 0..=4 claim.
@@ -55,7 +61,7 @@ pub struct Generation {
 impl Generation {
     /// Whether anything of it stands under gc/.
     pub fn is_active(&self) -> bool {
-        self.condemn.is_some() || self.sweep.is_some()
+        self.condemn.is_some() || self.sweep.is_some() || self.fence != 0
     }
 
     /// What "condemned" means now: the sweep's list once there is one.
@@ -119,6 +125,8 @@ pub struct State {
     pub abandoned: Set,
     /// Ghost: sessions that were ever forgotten.
     pub forgotten: Set,
+    /// Ghost: sessions that a fence ever named.
+    pub named: Set,
     /// Packs that may still be lost.
     pub losses: u8,
     /// LISTs that may still be short.
@@ -157,6 +165,7 @@ impl State {
             reported: 0,
             abandoned: 0,
             forgotten: 0,
+            named: 0,
             losses: config.losses,
             short_lists: config.short_lists,
         };
@@ -184,13 +193,13 @@ impl State {
     /// Snapshots that a reader of the current store takes as existing and not forgotten.
     pub fn live(&self, config: &Config) -> Set {
         let base = &self.store.base;
-        (base.known | newer(config, base, self.store.snapshots)) & WITH_TREE & !self.store.forgets
+        (base.known | newer(config, base, self.store.undoubted())) & WITH_TREE & !self.store.forgets
     }
 
     /// Blobs that a reader finds: in a pack that is present and that base or a committed snapshot publishes.
     pub fn readable(&self, config: &Config) -> Set {
         let store = &self.store;
-        let segments = store.base.segments | newer(config, &store.base, store.snapshots);
+        let segments = store.base.segments | newer(config, &store.base, store.undoubted());
         let published = store.listed_by(segments & store.segments) & !store.base.dropped;
         store.blobs_of(published & store.packs)
     }
@@ -203,10 +212,10 @@ fn start(config: &Config, p: usize) -> Writer {
 }
 
 /// Committed snapshots among `snapshots` that `base` has not taken in: neither known, nor folded and forgotten, nor
-/// dead below the floor.
+/// dead.
 pub fn newer(config: &Config, base: &Base, snapshots: Set) -> Set {
     let dead = if config.lacks(Mutant::DeadBelowFloor) { 0 } else { config.below(&base.floors) };
-    snapshots & !base.known & !base.gone & !dead
+    snapshots & !base.known & !base.gone & !base.dead & !dead
 }
 
 impl Store {
@@ -246,8 +255,18 @@ impl Store {
         number == self.base.number || has(self.older_bases, number as usize)
     }
 
-    /// Sessions that are open in the eyes of `base`: a pin, no snapshot, no tombstone, not dead below the floor.
+    /// Snapshots that stand, but for those whose sessions a standing sweep has declared dead.
+    fn undoubted(&self) -> Set {
+        self.snapshots & !self.generations.iter().fold(0, |dead, generation| dead | generation.dead)
+    }
+
+    /// Sessions that a fence names.
+    pub fn fenced(&self) -> Set {
+        self.generations.iter().fold(0, |named, generation| named | generation.fence)
+    }
+
+    /// Sessions that are open in the eyes of `base`: a pin, no snapshot, no tombstone, not dead.
     pub fn open(&self, config: &Config, base: &Base, pins: Set) -> Set {
-        pins & !self.snapshots & !self.tombstones & !config.below(&base.floors)
+        pins & !self.snapshots & !self.tombstones & !base.dead & !config.below(&base.floors)
     }
 }

@@ -12,6 +12,7 @@ use crate::config::{Config, HISTORY, Set, bit, has, own_packs, rewrite_sessions}
 use crate::executor::Executor;
 use crate::executor::Phase::{self, *};
 use crate::executor::hold_below;
+use crate::fence;
 use crate::fold::{Change, Created, Replacement, apply, create};
 use crate::mutants::Mutant;
 use crate::state::{Base, Store};
@@ -21,7 +22,7 @@ pub fn next(config: &Config, store: &mut Store, executor: &mut Executor) -> Phas
     match executor.phase {
         ReadHead => read_head(config, store, executor),
         ListSnapshots => {
-            executor.snapshots = store.snapshots;
+            executor.snapshots = fence::counted(config, store, executor);
             executor.forgets = store.forgets;
             executor.tombstones = store.tombstones;
             if executor.session == 0 { CreateBase } else { LookAtOwnKey }
@@ -98,14 +99,14 @@ fn next_base(config: &Config, store: &Store, executor: &Executor) -> Base {
     if !config.lacks(Mutant::FloorBelowDrained) {
         hold_below(config, &mut floors, executor.open);
     }
-    let Executor { packs: drop, generation, replacement, .. } = *executor;
+    let Executor { packs: drop, dead, generation, replacement, .. } = *executor;
     apply(
         config,
         store,
         &executor.base,
         executor.snapshots,
         executor.forgets,
-        &Change { drop, floors, generation, replacement },
+        &Change { drop, dead, floors, generation, replacement },
     )
 }
 
@@ -113,6 +114,7 @@ impl Executor {
     /// The generation is done in the newest base. What is needed no more is forgotten.
     fn applied(&mut self) -> Phase {
         (self.open, self.snapshots, self.floors, self.created) = (0, 0, Default::default(), 0);
+        (self.named, self.dead) = (0, 0);
         self.replacement = Replacement::default();
         if self.session == 0 { DeletePacks } else { EndRewrite }
     }
@@ -150,8 +152,13 @@ fn delete(config: &Config, store: &mut Store, executor: &mut Executor) -> Phase 
             DeleteSweep
         }
         DeleteSweep => {
-            store.generations[executor.generation as usize - 1].sweep = None;
+            let generation = &mut store.generations[executor.generation as usize - 1];
+            (generation.sweep, generation.dead) = (None, 0);
             *executor = Executor { generation: executor.generation, ..Executor::default() };
+            if generation.fence == 0 { DeleteCondemn } else { DeleteFence }
+        }
+        DeleteFence => {
+            store.generations[executor.generation as usize - 1].fence = 0;
             DeleteCondemn
         }
         _ => {
@@ -164,5 +171,5 @@ fn delete(config: &Config, store: &mut Store, executor: &mut Executor) -> Phase 
 /// Sessions whose unlisted segments nobody will ever list.
 fn dead(executor: &Executor, below: Set) -> Set {
     let base = &executor.base;
-    (executor.tombstones | below) & !base.known & !base.gone & !bit(HISTORY)
+    (executor.tombstones | below | base.dead) & !base.known & !base.gone & !bit(HISTORY)
 }

@@ -1,9 +1,9 @@
 //! A process that backs up: sessions one after another, each W1 to W6.
 //!
 //! # Expected flow
-//! pin; list gc (twice where LISTs may be short); ack what is active; base; snapshots; base again; segments: the view. Then the
+//! pin; list gc (twice where LISTs may be short); ack what is active; base; snapshots; fences; base again; segments: the view. Then the
 //! child and the tree, each reused from the view, adopted, or uploaded; pack, segment, a look at the own packs,
-//! snapshot, base once more. Beside all this, at any time: list gc again, ack what is new, see a fence.
+//! snapshot, fences and base once more. Beside all this, at any time: list gc again, ack what is new, see a fence.
 //!
 //! # Simplifications
 //! A session writes one pack and one segment. It chooses where several copies are visible: all choices are explored.
@@ -23,6 +23,8 @@ pub enum Phase {
     AckOpen,
     ReadBase,
     ListSnapshots,
+    LookAtFences,
+    LookAtFencesAgain,
     ReadBaseAgain,
     ReadSegments,
     ListAdoptable,
@@ -32,6 +34,8 @@ pub enum Phase {
     PutSegment,
     ListOwn,
     Commit,
+    LookOnce,
+    LookTwice,
     Confirm,
     /// Reported as committed.
     Done,
@@ -45,8 +49,23 @@ use Phase::*;
 
 #[rustfmt::skip]
 const ORDER: &[Phase] = &[
-    Pin, ListGc, ListGcAgain, AckOpen, ReadBase, ListSnapshots, ReadBaseAgain, ReadSegments, ListAdoptable,
-    ChooseChild, ChooseTree, PutPack, PutSegment, ListOwn, Commit, Confirm,
+    Pin, ListGc, ListGcAgain, AckOpen, ReadBase, ListSnapshots, LookAtFences, LookAtFencesAgain, ReadBaseAgain, ReadSegments,
+    ListAdoptable, ChooseChild, ChooseTree, PutPack, PutSegment, ListOwn, Commit, LookOnce, LookTwice, Confirm,
+];
+#[rustfmt::skip]
+const FENCES_FIRST: &[Phase] = &[
+    Pin, ListGc, ListGcAgain, AckOpen, LookAtFences, LookAtFencesAgain, ReadBase, ListSnapshots, ReadBaseAgain, ReadSegments,
+    ListAdoptable, ChooseChild, ChooseTree, PutPack, PutSegment, ListOwn, Commit, LookOnce, LookTwice, Confirm,
+];
+#[rustfmt::skip]
+const FENCES_LAST: &[Phase] = &[
+    Pin, ListGc, ListGcAgain, AckOpen, ReadBase, ListSnapshots, ReadBaseAgain, LookAtFences, LookAtFencesAgain, ReadSegments,
+    ListAdoptable, ChooseChild, ChooseTree, PutPack, PutSegment, ListOwn, Commit, LookOnce, LookTwice, Confirm,
+];
+#[rustfmt::skip]
+const BASE_BEFORE_LOOK: &[Phase] = &[
+    Pin, ListGc, ListGcAgain, AckOpen, ReadBase, ListSnapshots, LookAtFences, LookAtFencesAgain, ReadBaseAgain, ReadSegments,
+    ListAdoptable, ChooseChild, ChooseTree, PutPack, PutSegment, ListOwn, Commit, Confirm, LookOnce, LookTwice,
 ];
 #[rustfmt::skip]
 const VIEW_FIRST: &[Phase] = &[
@@ -83,6 +102,8 @@ pub struct Writer {
     pub base: Base,
     /// Sessions committed since that base, until the view is complete.
     pub newer: Set,
+    /// Sessions that fences name, until the view is complete.
+    pub fenced: Set,
     /// Packs dropped by the base of the view.
     pub dropped: Set,
     /// Packs that the view lists.
@@ -140,6 +161,7 @@ impl Writer {
             excluded: 0,
             base: Base::default(),
             newer: 0,
+            fenced: 0,
             dropped: 0,
             view: 0,
             adoptable: 0,
@@ -175,7 +197,7 @@ pub fn steps(config: &Config, state: &State, p: usize, out: &mut Vec<Step>) {
         _ => out.push(Step::Next),
     }
     match writer.phase {
-        ListGc if state.short_lists > 0 => out.push(Step::ShortList),
+        ListGc | LookAtFences | LookOnce if state.short_lists > 0 => out.push(Step::ShortList),
         PutPack if state.losses > 0 => out.push(Step::LosePack),
         Commit if config.unknown && !has(state.store.snapshots | state.store.tombstones, session) => {
             out.push(if config.lacks(Mutant::UnknownIsNotSuccess) { Step::CommitLost } else { Step::CommitUnknown });
@@ -189,7 +211,7 @@ pub fn steps(config: &Config, state: &State, p: usize, out: &mut Vec<Step>) {
         if writer.ack_due != 0 {
             out.push(Step::Ack);
         }
-        if has(state.store.tombstones, session) && writer.phase != Commit {
+        if has(state.store.tombstones | state.store.fenced(), session) && writer.phase != Commit {
             out.push(Step::SeeFence);
         }
     }
@@ -283,6 +305,7 @@ fn next(config: &Config, state: &mut State, p: usize, session: usize) {
             state.writers[p].base = base;
         }
         ListSnapshots => state.writers[p].newer = newer(config, &state.writers[p].base, state.store.snapshots),
+        LookAtFences | LookAtFencesAgain => state.writers[p].fenced |= state.store.fenced(),
         ReadBaseAgain if state.store.base.number > state.writers[p].base.number => {
             return read_again(&mut state.writers[p]);
         }
@@ -304,6 +327,7 @@ fn next(config: &Config, state: &mut State, p: usize, session: usize) {
             return;
         }
         Commit => return commit(config, state, p, session),
+        LookOnce | LookTwice if has(state.store.fenced(), session) => return give_up(config, state, p, session),
         Confirm => return confirm(config, state, p, session),
         _ => {}
     }
@@ -319,7 +343,8 @@ fn to_list(writer: &Writer, session: usize) -> Set {
 fn read_segments(config: &Config, state: &mut State, p: usize) {
     let store = &state.store;
     let writer = &mut state.writers[p];
-    let mut segments = writer.base.segments | store.with_segment(writer.newer);
+    let left_out = if config.lacks(Mutant::FencedLeftOut) { 0 } else { writer.fenced };
+    let mut segments = writer.base.segments | store.with_segment(writer.newer & !left_out);
     if config.lacks(Mutant::Published) {
         segments |= store.segments;
     }
@@ -335,7 +360,7 @@ fn read_segments(config: &Config, state: &mut State, p: usize) {
     let dropped = if config.lacks(Mutant::Dropped) { 0 } else { writer.base.dropped };
     writer.view = store.listed_by(segments) & !dropped;
     writer.dropped = if config.adopt { not_adoptable(config, &writer.base) } else { 0 };
-    (writer.base, writer.newer) = (Base::default(), 0);
+    (writer.base, writer.newer, writer.fenced) = (Base::default(), 0, 0);
     advance(config, state, p);
 }
 
@@ -410,10 +435,17 @@ fn commit(config: &Config, state: &mut State, p: usize, session: usize) {
 /// W6: base once more, then report.
 fn confirm(config: &Config, state: &mut State, p: usize, session: usize) {
     let base = &state.store.base;
-    let dead = has(config.below(&base.floors) & !base.known, session);
+    let dead = has((config.below(&base.floors) | base.dead) & !base.known, session);
     if dead && !config.lacks(Mutant::SecondLook) {
         return give_up(config, state, p, session);
     }
+    if config.lacks(Mutant::LookBeforeBase) {
+        return advance(config, state, p);
+    }
+    report(state, p, session);
+}
+
+fn report(state: &mut State, p: usize, session: usize) {
     state.reported |= bit(session);
     state.writers[p] = Writer::at(state.writers[p].attempt, Done);
 }
@@ -433,15 +465,16 @@ fn advance(config: &Config, state: &mut State, p: usize) {
     let order = order(config);
     let writer = &mut state.writers[p];
     let here = order.iter().position(|&phase| phase == writer.phase).expect("every phase before Done is in the order");
-    writer.phase = *order[here + 1..]
-        .iter()
-        .find(|&&phase| has_work(config, writer, phase))
-        .expect("Confirm always has work, and never advances");
+    let Some(&next) = order[here + 1..].iter().find(|&&phase| has_work(config, writer, phase)) else {
+        let session = config.session(p, writer.attempt);
+        return report(state, p, session);
+    };
+    writer.phase = next;
     if writer.phase > ChooseTree {
         (writer.view, writer.excluded, writer.adoptable, writer.dropped) = (0, 0, 0, 0);
     }
-    if writer.phase == Confirm {
-        *writer = Writer::at(writer.attempt, Confirm);
+    if writer.phase > Commit {
+        *writer = Writer::at(writer.attempt, writer.phase);
     }
 }
 
@@ -450,6 +483,10 @@ fn has_work(config: &Config, writer: &Writer, phase: Phase) -> bool {
         ListGcAgain => config.short_lists > 0 && !config.lacks(Mutant::GcTwice),
         AckOpen => writer.known != 0 && !config.lacks(Mutant::AckAtOpen),
         ReadBaseAgain => !config.lacks(Mutant::BaseAgain),
+        LookAtFences => config.by_name,
+        LookAtFencesAgain => config.by_name && config.short_lists > 0 && !config.lacks(Mutant::FencesTwice),
+        LookOnce => config.by_name && !config.lacks(Mutant::LookAgain),
+        LookTwice => config.by_name && config.short_lists > 0 && !config.lacks(Mutant::LookAgainTwice),
         ListAdoptable => config.adopt,
         PutPack => writer.upload != 0,
         PutSegment => writer.upload != 0 || writer.adopted != 0,
@@ -461,6 +498,9 @@ fn has_work(config: &Config, writer: &Writer, phase: Phase) -> bool {
 fn order(config: &Config) -> &'static [Phase] {
     match config.mutant {
         Some(Mutant::GcBeforeView) => VIEW_FIRST,
+        Some(Mutant::FencesAfterSnapshots) => FENCES_FIRST,
+        Some(Mutant::FencesBeforeBase) => FENCES_LAST,
+        Some(Mutant::LookBeforeBase) => BASE_BEFORE_LOOK,
         Some(Mutant::PacksBeforeSnapshot) => SNAPSHOT_BEFORE_PACK,
         Some(Mutant::SegmentsBeforeSnapshot) => SNAPSHOT_BEFORE_SEGMENT,
         _ => ORDER,
