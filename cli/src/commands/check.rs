@@ -194,6 +194,7 @@ fn summary(report: &Report) -> Value {
         "packs_skipped": report.read.fresh, "packs_left": report.read.left, "seed": report.seed,
         "unlisted_packs": report.unlisted.packs, "unlisted_bytes": report.unlisted.pack_bytes,
         "unlisted_segments": report.unlisted.segments, "foreign_objects": report.unlisted.foreign,
+        "dead_snapshots": report.dead_snapshots,
         "findings": report.findings.iter().map(finding).collect::<Vec<_>>(),
         "hurts_complete": report.hurts_complete,
         "unchecked": report.unchecked,
@@ -246,6 +247,10 @@ fn print(context: &Context, report: &Report) -> Result<()> {
         context
             .out
             .say(format!("no snapshot publishes {packs} ({bytes}) and {segments}: running or crashed backups"))?;
+    }
+    if report.dead_snapshots > 0 {
+        let dead = n(report.dead_snapshots, "snapshot");
+        context.out.say(format!("{dead} not counted: stored after a prune had ended the backup, or forgotten; prunes remove them"))?;
     }
     match report.errors {
         0 => context.out.say("no errors were found")?,

@@ -179,7 +179,7 @@ pub(crate) fn run(context: &Context, args: &ForgetArgs) -> Result<Outcome> {
     show(context, args, &fates)?;
     tell(context, args, &repo, remove.len());
     if args.prune {
-        let options = Options { dry_run: args.dry_run, yes: args.yes, ..Options::default() };
+        let options = Options { dry_run: args.dry_run, yes: args.yes, probe: true, ..Options::default() };
         prune_with(context, repo, &options)?;
     }
     Ok(Outcome::of_problems(committed.problems.len() as u64))

@@ -171,11 +171,12 @@ fn unsound(verdict: &Verdict) -> String {
         CreateOnly::Atomic => "reads or LISTs of this store lag behind its writes",
     };
     let detail = verdict.details.first().map(|d| format!(" ({d})")).unwrap_or_default();
-    let unfolded = if verdict.create_only == CreateOnly::Atomic { "" } else { ", and old snapshots are not folded" };
-    format!(
-        "{what}{detail}: change keys on one machine at a time, and never prune here while backups run{unfolded}; \
-         backups themselves are safe"
-    )
+    let prune = match (verdict.create_only, verdict.strong_list) {
+        (CreateOnly::Atomic, _) => "never prune here while backups run",
+        (_, true) => "never run two prunes or repairs here at once; old snapshots are not folded",
+        (_, false) => "never prune here while backups run; old snapshots are not folded",
+    };
+    format!("{what}{detail}: change keys on one machine at a time, and {prune}; backups themselves are safe")
 }
 
 fn tell(

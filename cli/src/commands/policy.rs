@@ -59,7 +59,7 @@ pub(crate) enum Role {
 /// Below these a writer puts its own objects.
 const WRITER_PREFIXES: [&str; 4] = ["pack", "idx", "snap", "pin"];
 /// What a maintainer makes and removes, beside sessions of its own.
-const MAINTENANCE: [&str; 4] = ["base", "gc", "forget", "lost"];
+const MAINTENANCE: [&str; 5] = ["base", "gc", "forget", "lost", "probe"];
 /// What a maintainer may remove of others.
 const SWEPT: [&str; 4] = ["pack", "idx", "snap", "pin"];
 

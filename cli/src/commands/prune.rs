@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use copal_engine::crypto::rng::SystemRng;
 use copal_engine::format::node::Timestamp;
-use copal_engine::ops::prune::{Bucket, Extend, Extended, Limit, Options, Plan, Policy, Summary, prune};
+use copal_engine::ops::prune::{Bucket, Extend, Extended, Limit, Options, Plan, Policy, Relied, Summary, prune};
 use copal_engine::repo::Repository;
 use copal_engine::store::retention::Mode;
 use serde_json::{Value, json};
@@ -79,6 +79,7 @@ impl PruneArgs {
             dry_run: self.dry_run,
             exclusive: self.exclusive,
             yes: self.yes,
+            probe: true,
             lock: self.lock_extend.map(|by| Extend { by, mode: self.lock_mode.map(Into::into) }),
         }
     }
@@ -123,6 +124,7 @@ fn to_json(summary: &Summary, options: &Options) -> Value {
         "repacked_packs": summary.repacked_packs, "copied_bytes": summary.repacked_bytes,
         "deleted_packs": done.deleted.packs, "deleted_bytes": done.deleted.bytes,
         "deleted_segments": done.deleted.segments,
+        "relied_on": relied_on(summary.relied),
         "spared_packs": done.spared, "ended_sessions": done.fenced, "forgotten_snapshots": done.forgotten,
         "still_locked": {
             "objects": done.deleted.locked.objects, "pack_bytes": done.deleted.locked.bytes,
@@ -131,6 +133,15 @@ fn to_json(summary: &Summary, options: &Options) -> Value {
         "retention": summary.extended.as_ref().map(of_retention),
         "bucket": summary.bucket.as_ref().map(|b| of_bucket(b, options)),
     })
+}
+
+/// What nobody but the caller can know.
+fn relied_on(relied: Relied) -> &'static str {
+    match relied {
+        Relied::CreateOnly => "create-only",
+        Relied::OnePrune => "one-prune-at-a-time",
+        Relied::Nobody => "exclusive",
+    }
 }
 
 fn of_retention(e: &Extended) -> Value {
@@ -173,6 +184,12 @@ fn print(context: &Context, summary: &Summary, options: &Options) -> Result<()> 
     let out = &context.out;
     if summary.finished > 0 {
         out.say(format!("finished {} that had been cut off", count(summary.finished, "prune")))?;
+    }
+    if summary.relied == Relied::OnePrune {
+        out.say(
+            "this store has no atomic create-only put: backups may run meanwhile, but it is taken for granted that no other \
+             prune or repair of this repository does",
+        )?;
     }
     print_plan(context, &summary.plan)?;
     print_done(context, summary, options)?;

@@ -19,6 +19,7 @@ use crate::progress::Problem;
 use crate::store::{Key, StoreError, list_all};
 
 use super::condemned;
+use super::fence::Fenced;
 use super::forget::Forgets;
 use super::merge::{Merge, Merged};
 use super::open::{Repository, key};
@@ -141,12 +142,12 @@ impl Repository {
     ///
     /// When somebody else makes a base meanwhile, nothing is done: the next backup tries again.
     pub fn fold(self: &Arc<Self>, who: &Identity, rng: &mut dyn Rng) -> Result<Option<u64>> {
-        if self.role() != Role::Owner || self.config.store.create_only != 2 {
+        if self.role() != Role::Owner || self.ends_by_name() {
             return Ok(None);
         }
         let newest = self.newest_base()?;
         newest.whole()?;
-        let committed = self.committed_beside(&newest, Forgets::default(), &BTreeSet::new())?;
+        let committed = self.committed_beside(&newest, Forgets::default(), &BTreeSet::new(), Fenced::LeftOut)?;
         // Forgotten ones too (F1). That they are forgotten stays with their records: `forgets` is as it was.
         let unfolded: Vec<_> = committed.unfolded(&newest.base).collect();
         // What is damaged must not be folded away: a base would stop naming it.

@@ -9,13 +9,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::crypto::sign::SigningKey;
 use crate::error::{Error, Result};
-use crate::format::gc::{Ack, At, Condemn, GC_BYTES_MAX, Kind, Sweep};
+use crate::format::gc::{Ack, At, Condemn, Fence, GC_BYTES_MAX, Kind, Sweep};
 use crate::format::objects::{self, Parsed};
 use crate::id::{PackId, SessionId, WriterId};
 use crate::store::{Listed, StoreError, list_all};
 
 use super::index::Index;
 use super::open::{Repository, key};
+use super::session::FENCED;
 use super::signers::Signers;
 
 /// A generation that was not retired when it was read.
@@ -70,6 +71,7 @@ impl Condemned {
             let mut listed = self.list().await?;
             listed.extend(self.list().await?);
             let mut floor = 0;
+            self.not_named(&listed).await?;
             for generation in self.read_new(&listed).await? {
                 let own = generation.floors.iter().find(|(writer, _)| *writer == self.writer);
                 floor = floor.max(own.map_or(0, |(_, n)| *n));
@@ -83,6 +85,7 @@ impl Condemned {
     /// nothing is deleted then.
     pub(super) async fn look(&self) -> Result<()> {
         let listed = self.list().await?;
+        self.not_named(&listed).await?;
         for generation in self.read_new(&listed).await? {
             self.see(generation);
         }
@@ -153,12 +156,24 @@ impl Condemned {
         Ok(list_all(self.repo.store.as_ref(), "gc/").await?)
     }
 
+    /// No fence names this session. They are read anew each time, because a fence grows (N3).
+    async fn not_named(&self, listed: &[Listed]) -> Result<()> {
+        if !self.repo.ends_by_name() {
+            return Ok(());
+        }
+        for l in listed.iter().filter(|l| matches!(objects::parse(l.key.as_str()), Some(Parsed::Fence(_)))) {
+            let fence: Option<Fence> = self.get(l.key.as_str()).await?;
+            if fence.is_some_and(|fence| fence.sessions.contains(&(self.writer, self.session))) {
+                return Err(Error::Fenced(FENCED.into()));
+            }
+        }
+        Ok(())
+    }
+
     async fn read_new(&self, listed: &[Listed]) -> Result<Vec<Generation>> {
         let mut numbers = BTreeSet::new();
         for l in listed {
             match objects::parse(l.key.as_str()) {
-                // Where create-only puts are no proof, prunes go by rules that this version does not know.
-                _ if self.repo.config.store.create_only != 2 => return Err(unknown(l.key.as_str())),
                 Some(Parsed::Condemn(n) | Parsed::Sweep(n) | Parsed::Fence(n)) => numbers.insert(n),
                 _ => return Err(unknown(l.key.as_str())),
             };

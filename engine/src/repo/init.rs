@@ -57,7 +57,7 @@ pub fn init_keeping<E: From<Error>>(
     if !bridge.wait(list_all(store.as_ref(), "cfg/")).map_err(Error::from)?.is_empty() {
         return Err(exists(store.as_ref()).into());
     }
-    let verdict = bridge.wait(probe::probe(store.as_ref(), 4, 8)).map_err(Error::from)?;
+    let verdict = bridge.wait(probe::probe(store.as_ref(), probe::ROUNDS, probe::CREATORS)).map_err(Error::from)?;
     let bundle = draw_owner(rng);
     let config = first_config(&bundle, chunker, &verdict, options.clock.now());
     let root = SigningKey::from_seed(bundle.root_seed.clone().expect("an owner's"));
@@ -91,6 +91,34 @@ fn remove_orphans(repo: &Repository) -> Result<()> {
         repo.bridge.wait(repo.store.delete(&key(objects::slot(slot.id))))?;
     }
     Ok(())
+}
+
+impl Repository {
+    /// What `init` found the store to hold to.
+    pub fn promised(&self) -> probe::Verdict {
+        let StoreVerdict { create_only, strong_list } = self.config.store;
+        let create_only = match create_only {
+            0 => probe::CreateOnly::Ignored,
+            1 => probe::CreateOnly::Sequential,
+            _ => probe::CreateOnly::Atomic,
+        };
+        probe::Verdict { create_only, strong_list, details: Vec::new() }
+    }
+
+    /// What the store is found to hold to now. `None`: this key may not write below `probe/`.
+    pub fn probe(&self) -> Result<Option<probe::Verdict>> {
+        match self.bridge.wait(probe::probe(self.store.as_ref(), probe::ROUNDS, probe::CREATORS)) {
+            Ok(found) => {
+                found.details.iter().for_each(|detail| tracing::info!("the store was probed: {detail}"));
+                Ok(Some(found))
+            }
+            Err(e @ StoreError::Denied { .. }) => {
+                tracing::warn!("the store is taken for what init found it to be, because it cannot be probed: {e}");
+                Ok(None)
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
 }
 
 fn draw_owner(rng: &mut dyn Rng) -> Bundle {

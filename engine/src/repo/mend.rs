@@ -20,6 +20,7 @@ use crate::store::{Key, Listed, StoreError, list_all};
 
 use super::adopt;
 use super::condemned::{read_gc, unknown};
+use super::fence::Fenced;
 use super::merge::{Merge, Merged};
 use super::open::{Repository, key};
 use super::session::{next_session, put_pin};
@@ -178,7 +179,7 @@ impl Repository {
     fn mend_under(self: &Arc<Self>, who: &Identity, session: SessionId, mend: &Mend) -> Result<Option<u64>> {
         let newest = self.newest_base()?;
         newest.whole()?;
-        let committed = self.committed_beside(&newest, Default::default(), &BTreeSet::new())?;
+        let committed = self.committed_beside(&newest, Default::default(), &BTreeSet::new(), Fenced::LeftOut)?;
         let unfolded: Vec<_> = committed.unfolded(&newest.base).collect();
         let dropped = newest.base.dropped.iter().chain(&mend.gone).chain(&mend.dropped);
         let mut merge = Merge::new(self, who.id, dropped);

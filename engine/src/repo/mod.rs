@@ -10,6 +10,7 @@ pub mod clock;
 mod condemned;
 pub mod content;
 pub mod directory;
+mod fence;
 pub mod fetch;
 mod forget;
 mod identity;

@@ -36,7 +36,7 @@ pub const GROUPED_UNDER: usize = 64 << 10;
 /// A group is sealed once it holds this many bytes. Source code takes 4 % less in groups of 2 MiB than of 1, and 2 % less
 /// in 4; but who wants one blob opens its group, and a group is given back only when all of it is unused.
 const GROUP_BYTES: usize = 2 << 20;
-const FENCED: &str =
+pub(super) const FENCED: &str =
     "maintenance has ended this session because it seemed dead; run the backup again, what it stored is used";
 /// Sessions that give way to a floor before one is given up.
 const GIVE_WAY_MAX: usize = 8;
@@ -123,7 +123,7 @@ impl Session {
             repo.bridge.wait(condemned.acknowledge())?;
             watch.0 = Some(repo.bridge.spawn(watch_over(Arc::clone(&condemned), Arc::clone(&failure), who.id, id)));
         }
-        let view = repo.view()?;
+        let view = repo.view_to_build_upon()?;
         view.base.whole()?;
         let standing = view.base.base.floor(who.id);
         if id.n < standing {
@@ -235,14 +235,28 @@ impl Session {
         self.ledger.verify_stored()?;
         match self.repo.bridge.wait(self.condemned.look()) {
             Ok(()) => {}
-            Err(e @ Error::TooNew(_)) => return Err(e),
+            Err(e @ (Error::TooNew(_) | Error::Fenced(_))) => return Err(e),
             // Not acknowledged: a prune waits for the snapshot, or fences.
             Err(e) => tracing::warn!("it was not seen whether somebody prunes: {e}"),
         }
         self.failure.check().map_err(|e| self.failure.take().unwrap_or(e))?;
         let id = self.put_snapshot(&graph, &names)?;
+        if self.repo.ends_by_name() {
+            self.not_named()?;
+        }
         self.confirm(id)?;
         Ok((Some(id), stored))
+    }
+
+    /// No prune has named this session while its snapshot came to stand: one that named it before found none, and declares it
+    /// dead (N8). Asked before base is read once more (N10).
+    fn not_named(&self) -> Result<()> {
+        let ask = || self.repo.bridge.wait(self.repo.named());
+        let named = ask().or_else(|_| ask()).or_else(|_| ask())?;
+        match named.contains(&(self.keys.writer, self.keys.session)) {
+            true => Err(Error::Fenced(FENCED.into())),
+            false => Ok(()),
+        }
     }
 
     /// Whether a base that was made meanwhile has declared the session dead (W6d). Unless that is known to be false the
@@ -435,7 +449,7 @@ async fn watch_over(condemned: Arc<Condemned>, failure: Arc<Failure>, writer: Wr
         match condemned.look().await {
             Ok(()) => {}
             // By rules that nobody knows here there may be no waiting for an ack.
-            Err(e @ Error::TooNew(_)) => return failure.note(e),
+            Err(e @ (Error::TooNew(_) | Error::Fenced(_))) => return failure.note(e),
             Err(e) => tracing::warn!("it was not seen whether somebody prunes: {e}"),
         }
         if condemned.repository().store.head(&own).await.is_ok() {

@@ -18,6 +18,7 @@ use crate::progress::{Problem, ProblemKind};
 use crate::store::{Key, StoreError, list_all};
 
 use super::base::NewestBase;
+use super::fence::{Fenced, Sessions};
 use super::forget::Forgets;
 use super::index::{self, Index, Opening};
 use super::open::{Repository, key};
@@ -61,6 +62,8 @@ pub struct Committed {
     pub forgotten: Vec<Forgotten>,
     /// Sessions that were ended before they committed.
     pub ended: Vec<(WriterId, SessionId)>,
+    /// Snapshots that stand and do not count: their sessions are dead.
+    pub dead: Vec<SnapshotRef>,
     /// Snapshots and records that are no good or gone.
     pub problems: Vec<Problem>,
 }
@@ -69,6 +72,15 @@ impl Committed {
     /// As [`View::resolve`].
     pub fn resolve<'a>(&'a self, name: &str, chosen: impl Fn(&Snapshot) -> bool) -> Result<&'a Snapshot> {
         resolve(&self.snapshots, &self.forgotten, name, chosen)
+    }
+
+    /// Takes out what these sessions have committed, unless `base` lists it.
+    fn leave_out(&mut self, sessions: &Sessions, base: &Base) {
+        let is_out = |s: &Snapshot| sessions.contains(&(s.at.writer, s.at.session)) && !base.holds(&s.at);
+        self.dead.extend(self.snapshots.extract_if(.., |s| is_out(s)).map(|s| s.at));
+        for forgotten in self.forgotten.iter_mut().filter(|f| !base.has_forgotten(&f.at)) {
+            self.dead.extend(forgotten.snapshot.take_if(|s| is_out(s)).map(|s| s.at));
+        }
     }
 
     /// Those that `base` has not taken in, forgotten or not: what their sessions published counts, and they must name it.
@@ -96,6 +108,8 @@ pub struct View {
     pub forgotten: Vec<Forgotten>,
     /// Sessions that were ended before they committed.
     pub ended: Vec<(WriterId, SessionId)>,
+    /// Snapshots that stand and do not count: their sessions are dead.
+    pub dead: Vec<SnapshotRef>,
     /// Where every blob lies that a snapshot may reach.
     pub index: Arc<Index>,
     /// Snapshots that are no good and segments that are gone: what they list may not be restorable.
@@ -186,18 +200,19 @@ impl Repository {
 
     /// The same, with the forgotten ones.
     pub fn committed(&self) -> Result<Committed> {
-        self.base_and_committed(&BTreeSet::new()).map(|(_, committed)| committed)
+        self.base_and_committed(&BTreeSet::new(), Fenced::Shown).map(|(_, committed)| committed)
     }
 
     /// What stands beside that base, given the records that were read after it.
     ///
     /// `pinned`: of these sessions the snapshot's key is asked for whatever the LIST shows, and it is made twice. For who
-    /// deletes what no snapshot needs, so that one short answer hides none.
+    /// deletes what no snapshot needs, so that one short answer hides none. `fenced`: what counts of sessions that are being ended.
     pub(super) fn committed_beside(
         &self,
         newest: &NewestBase,
         forgets: Forgets,
-        pinned: &BTreeSet<(WriterId, SessionId)>,
+        pinned: &Sessions,
+        fenced: Fenced<'_>,
     ) -> Result<Committed> {
         let mut sessions = pinned.clone();
         for _ in 0..if pinned.is_empty() { 1 } else { 2 } {
@@ -220,7 +235,8 @@ impl Repository {
                 }
             }
         })?;
-        let (mut snapshots, mut ended, mut problems) = (Vec::new(), Vec::new(), newest.unreadable.clone());
+        let (mut snapshots, mut ended, mut dead) = (Vec::new(), Vec::new(), Vec::new());
+        let mut problems = newest.unreadable.clone();
         problems.extend(forgets.problems);
         let mut signers = Signers::new(self);
         for (key, writer, session, bytes) in stored.into_iter().flatten() {
@@ -230,7 +246,7 @@ impl Repository {
             };
             match self.bridge.wait(signers.judge(judge))? {
                 // Nobody can bring it back (W8).
-                Ok(Some(s)) if newest.base.is_dead(&s.at) => {}
+                Ok(Some(s)) if newest.base.is_dead(&s.at) => dead.push(s.at),
                 Ok(Some(snapshot)) => snapshots.push(snapshot),
                 Ok(None) => ended.push((writer, session)),
                 Err(e) => problems.push(damaged(key.as_str(), format!("this snapshot is left out: {e}"))),
@@ -239,7 +255,9 @@ impl Repository {
         // Whoever is named there was committed before what was just judged, and so was its writer enrolled.
         self.look_for_named(&mut snapshots, newest, &forgets.at, &mut signers, &mut problems)?;
         snapshots.sort_by_key(|s| (s.graph.time, s.at));
-        Ok(Committed { ended, ..part(snapshots, newest, &forgets.at, problems) })
+        let mut committed = Committed { ended, dead, ..part(snapshots, newest, &forgets.at, problems) };
+        committed.leave_out(&self.left_out(fenced)?, &newest.base);
+        Ok(committed)
     }
 
     /// Asks for each snapshot that somebody saw and that was not listed: it may have been committed while pages came in, or
@@ -349,11 +367,11 @@ impl Repository {
     /// A base, and the records of forgotten snapshots and the snapshots beside it, read so that no base was made in between: a
     /// view must not trust a snapshot whose session a newer base has declared dead (docs/protocol.md W3f), and a record may be
     /// removed once a newer base has taken it in (G2).
-    fn base_and_committed(&self, pinned: &BTreeSet<(WriterId, SessionId)>) -> Result<(NewestBase, Committed)> {
+    fn base_and_committed(&self, pinned: &Sessions, fenced: Fenced<'_>) -> Result<(NewestBase, Committed)> {
         loop {
             let base = self.newest_base()?;
             let forgets = self.forgets_beside(&base)?;
-            let committed = self.committed_beside(&base, forgets, pinned)?;
+            let committed = self.committed_beside(&base, forgets, pinned, fenced)?;
             if self.base_above(base.n)?.is_none_or(|again| again.n == base.n) {
                 return Ok((base, committed));
             }
@@ -362,12 +380,17 @@ impl Repository {
 
     /// Snapshots and the index of what they publish.
     pub fn view(&self) -> Result<View> {
-        self.view_through(self.index_options()?, &BTreeSet::new())
+        self.view_through(self.index_options()?, &BTreeSet::new(), Fenced::Shown)
+    }
+
+    /// As [`Repository::view`], for a session that builds upon it.
+    pub(super) fn view_to_build_upon(&self) -> Result<View> {
+        self.view_through(self.index_options()?, &BTreeSet::new(), Fenced::LeftOut)
     }
 
     /// As [`Repository::view`], and what these sessions have committed is in it whatever a LIST shows.
-    pub(super) fn view_of(&self, pinned: &BTreeSet<(WriterId, SessionId)>) -> Result<View> {
-        self.view_through(self.index_options()?, pinned)
+    pub(super) fn view_of(&self, pinned: &Sessions, dead: &Sessions) -> Result<View> {
+        self.view_through(self.index_options()?, pinned, Fenced::Dead(dead))
     }
 
     /// As [`Repository::view`], where every segment is fetched and no local file is believed.
@@ -376,12 +399,12 @@ impl Repository {
             Some(dir) if std::fs::create_dir_all(dir).is_ok() => dir.clone(),
             _ => std::env::temp_dir(),
         };
-        self.view_through(self.bounded(index::Options::unlinked(dir)), &BTreeSet::new())
+        self.view_through(self.bounded(index::Options::unlinked(dir)), &BTreeSet::new(), Fenced::Shown)
     }
 
-    fn view_through(&self, options: index::Options, pinned: &BTreeSet<(WriterId, SessionId)>) -> Result<View> {
+    fn view_through(&self, options: index::Options, pinned: &Sessions, fenced: Fenced<'_>) -> Result<View> {
         loop {
-            let (base, mut committed) = self.base_and_committed(pinned)?;
+            let (base, mut committed) = self.base_and_committed(pinned, fenced)?;
             let mut gone = false;
             let index = Arc::new(self.open_index(options.clone(), &base, &mut committed, &mut gone)?);
             // A segment that is gone was merged into another, if a newer base says so (W3e).
@@ -389,8 +412,8 @@ impl Repository {
                 continue;
             }
             index.exclude(base.base.dropped.iter().copied());
-            let Committed { snapshots, forgotten, ended, problems } = committed;
-            return Ok(View { base, snapshots, forgotten, ended, index, problems });
+            let Committed { snapshots, forgotten, ended, dead, problems } = committed;
+            return Ok(View { base, snapshots, forgotten, ended, dead, index, problems });
         }
     }
 
@@ -503,7 +526,8 @@ fn part(
             None => kept.push(s),
         }
     }
-    Committed { snapshots: kept, forgotten: forgotten.into_values().collect(), ended: Vec::new(), problems }
+    let forgotten = forgotten.into_values().collect();
+    Committed { snapshots: kept, forgotten, problems, ..Committed::default() }
 }
 
 /// What the base, another snapshot, or `also` names and is not among `snapshots`, sorted.

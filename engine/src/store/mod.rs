@@ -268,7 +268,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// After any other error the outcome is unknown: the object may be there, now or later.
     async fn put_new(&self, key: &Key, body: Bytes) -> Result<()>;
 
-    /// Writes `key`, whether it exists or not. For hash-named objects (whose bytes are always the same) and key slots.
+    /// Writes `key`, whether it exists or not. For hash-named objects (whose bytes are always the same), key slots, and fences, which grow.
     async fn put(&self, key: &Key, body: Bytes) -> Result<()>;
 
     /// All bytes of `key`; [`StoreError::Wrong`] when there are more than `max`.

@@ -17,7 +17,7 @@ use super::{Key, Result, Store, StoreError, list_all};
 use crate::id::hex;
 
 /// Rounds that `init` and `prune` use.
-pub const ROUNDS: usize = 10;
+pub const ROUNDS: usize = 4;
 /// Racing creators of a round.
 pub const CREATORS: usize = 8;
 /// Bytes of a creator's body: more than one TCP segment, so that bodies of racing creators arrive interleaved.

@@ -22,6 +22,7 @@ pub const ALL: Options = Options {
     dry_run: false,
     exclusive: false,
     yes: false,
+    probe: false,
     lock: None,
 };
 

@@ -108,6 +108,7 @@ const ALL: Options = Options {
     dry_run: false,
     exclusive: false,
     yes: false,
+    probe: false,
     lock: None,
 };
 

@@ -76,6 +76,9 @@ pub struct Report {
     pub hurts_complete: bool,
     /// Snapshots that are signed and open.
     pub snapshots: u64,
+    /// Snapshots that stand and do not count: a prune had ended their sessions before they came, or they were forgotten and lie below
+    /// a floor. No error.
+    pub dead_snapshots: u64,
     /// Entries of the index.
     pub entries: u64,
     /// Packs that the index names, and their sizes together in bytes.
@@ -225,6 +228,7 @@ impl Check<'_> {
         snapshot_ids.sort_unstable();
         Report {
             snapshots: snapshot_ids.len() as u64,
+            dead_snapshots: view.dead.len() as u64,
             snapshot_ids,
             entries: view.index.len(),
             seed: self.options.read.is_drawn().then_some(self.options.seed),

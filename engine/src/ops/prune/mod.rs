@@ -29,6 +29,7 @@ use crate::repo::prune::{Deleted, Done, Look, Pruner};
 use crate::repo::repack::Repack;
 use crate::repo::{Repository, View};
 use crate::store::StoreError;
+use crate::store::probe::Verdict;
 
 pub use facts::{Facts, PackUse, gather, spare};
 pub use lock::{Bucket, Extend, Extended};
@@ -52,6 +53,8 @@ pub struct Options {
     pub exclusive: bool,
     /// Goes on though much would be deleted that nothing explains.
     pub yes: bool,
+    /// Probes the store first, and goes by the worse of that and what `init` found. A dry run does not.
+    pub probe: bool,
     /// Afterwards extends the retention of everything that is live.
     pub lock: Option<Extend>,
 }
@@ -71,10 +74,24 @@ pub struct Summary {
     pub repacked_bytes: u64,
     /// What it and the earlier ones have come to.
     pub done: Done,
+    /// What it has relied on.
+    pub relied: Relied,
     /// What came of [`Options::lock`].
     pub extended: Option<Extended>,
     /// What the bucket promises and still holds; `None`: the store is none, or does not tell these credentials.
     pub bucket: Option<Bucket>,
+}
+
+/// What a prune takes for granted of the store and of who calls it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Relied {
+    /// Of several who create one object at once one wins: any number of prunes may run beside backups.
+    #[default]
+    CreateOnly,
+    /// No other prune of the repository runs, nor a repair: of two who create one object the later would win. Backups may run.
+    OnePrune,
+    /// Nobody else works on the repository: [`Options::exclusive`].
+    Nobody,
 }
 
 /// Prunes. Blocks; call it from a plain thread.
@@ -91,7 +108,8 @@ pub fn prune(
 ) -> Result<Summary> {
     let lock = options.lock.map(|extend| lock::plan(repo, extend)).transpose()?;
     let proven = repo.owners_verdicts()?.into_keys().collect();
-    let mut run = Run { repo, who, options, progress, cancel, proven };
+    let found = if options.probe && !options.dry_run { repo.probe()? } else { None };
+    let mut run = Run { repo, who, options, progress, cancel, proven, found };
     let summary = run.attempts(&mut rng).map_err(|e| super::reason(cancel, e))?;
     run.keep(lock, summary).map_err(|e| super::reason(cancel, e))
 }
@@ -105,6 +123,8 @@ struct Run<'r> {
     /// Packs that an owner's check has read whole, and those that this run wrote itself: only in favour of a copy in one of
     /// them is another given up.
     proven: HashSet<PackId>,
+    /// What a probe of the store has found just now.
+    found: Option<Verdict>,
 }
 
 impl Run<'_> {
@@ -133,7 +153,8 @@ impl Run<'_> {
     }
 
     fn prune(&mut self, summary: &mut Summary, rng: &mut Box<dyn Rng>) -> Result<()> {
-        let pruner = Pruner::new(self.repo, self.who, self.options.exclusive)?;
+        let pruner = self.pruner()?;
+        summary.relied = self.relied();
         if !self.options.dry_run {
             for generation in pruner.unretired()? {
                 add(&mut summary.done, &self.carry_out(&pruner, generation, &mut **rng)?);
@@ -172,13 +193,25 @@ impl Run<'_> {
     /// What is live by now is retained for longer, and what the bucket holds on to is counted.
     fn keep(&self, lock: Option<lock::Plan>, mut summary: Summary) -> Result<Summary> {
         if let Some(lock) = lock {
-            let pruner = Pruner::new(self.repo, self.who, self.options.exclusive)?;
+            let pruner = self.pruner()?;
             let live = pruner.live(&pruner.look()?)?;
             let extended = lock::extend(self.repo, lock, live, self.options.dry_run, self.progress, self.cancel)?;
             summary.extended = Some(extended);
         }
         summary.bucket = lock::bucket(self.repo)?;
         Ok(summary)
+    }
+
+    fn pruner(&self) -> Result<Pruner> {
+        Pruner::new(self.repo, self.who, self.options.exclusive, self.found.as_ref())
+    }
+
+    fn relied(&self) -> Relied {
+        match (self.options.exclusive, self.repo.ends_by_name()) {
+            (true, _) => Relied::Nobody,
+            (false, true) => Relied::OnePrune,
+            (false, false) => Relied::CreateOnly,
+        }
     }
 
     fn memory(&self) -> u64 {

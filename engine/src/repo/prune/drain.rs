@@ -13,6 +13,7 @@ use crate::id::PackId;
 use crate::progress::Cancel;
 use crate::store::{StoreError, list_all};
 
+use super::super::fence::Sessions;
 use super::super::open::key;
 use super::super::session::{started, this_machine};
 use super::super::signers::Members;
@@ -26,9 +27,11 @@ const LOOKS: u32 = 20;
 /// What became of the sessions that were open.
 pub(super) struct Drained {
     /// Those that were open when the condemn stood.
-    pub open: BTreeSet<SessionKey>,
+    pub open: Sessions,
     /// How many were ended.
     pub fenced: u64,
+    /// Those of them that were ended by name.
+    pub dead: Sessions,
 }
 
 /// A session's answer to a condemn.
@@ -58,7 +61,7 @@ impl Pruner {
 
     /// Those that are open: neither snapshot nor tombstone stands, and no base has declared them dead.
     pub(super) fn open_among(&self, pinned: &BTreeSet<SessionKey>, base: &Base) -> Result<Vec<SessionKey>> {
-        let alive = |(writer, session): &SessionKey| session.n >= base.floor(*writer);
+        let alive = |at: &SessionKey| at.1.n >= base.floor(at.0) && base.dead.binary_search(at).is_err();
         let jobs: Vec<SessionKey> = pinned.iter().filter(|s| alive(s)).copied().collect();
         let found = self.repo.bridge.map(jobs, self.repo.options.connections, |(writer, session)| {
             let (store, object) = (self.repo.store.clone(), key(objects::snapshot(writer, session)));
@@ -76,7 +79,8 @@ impl Pruner {
     /// P3: every session that is open ends, acknowledges, or is ended.
     pub(super) fn drain(&self, generation: u64, base: &Base, cancel: &Cancel) -> Result<Drained> {
         let open: BTreeSet<SessionKey> = self.open_among(&self.pinned()?, base)?.into_iter().collect();
-        let mut drained = Drained { open: open.clone(), fenced: 0 };
+        let mut drained = Drained { open: open.clone(), fenced: 0, dead: Sessions::new() };
+        let mut fence = self.standing_fence(generation)?;
         let clock = &self.repo.options.clock;
         let (mut waiting, begun) = (open, clock.elapsed());
         let patience = self.repo.options.watch * PATIENCE;
@@ -84,16 +88,18 @@ impl Pruner {
         loop {
             let still = self.open_among(&waiting, base)?;
             waiting.clear();
+            let mut ends = Sessions::new();
             for session in still {
                 if matches!(self.answer(session, generation)?, Answer::Ack(_)) {
                     continue;
                 }
                 if self.exclusive || clock.elapsed() >= begun + patience || self.is_gone(session)? {
-                    drained.fenced += u64::from(self.fence(session, generation)?);
+                    ends.insert(session);
                 } else {
                     waiting.insert(session);
                 }
             }
+            self.end(generation, &ends, &mut fence, &mut drained)?;
             if waiting.is_empty() {
                 return Ok(drained);
             }
@@ -151,6 +157,19 @@ impl Pruner {
         let Ok(pin) = Pin::decode(&stored, self.repo.id(), writer, session, &self.repo.graph) else { return Ok(false) };
         let here = (pin.host, pin.boot) == this_machine(&self.repo);
         Ok(here && started(pin.pid) != Some(pin.started))
+    }
+
+    /// Ends sessions, each unless it has committed before.
+    fn end(&self, generation: u64, ends: &Sessions, fence: &mut Sessions, drained: &mut Drained) -> Result<()> {
+        if self.repo.ends_by_name() {
+            drained.dead.extend(self.end_by_name(generation, ends, fence)?);
+            drained.fenced = drained.dead.len() as u64;
+            return Ok(());
+        }
+        for &session in ends {
+            drained.fenced += u64::from(self.fence(session, generation)?);
+        }
+        Ok(())
     }
 
     /// Ends a session: whether it had not committed before.

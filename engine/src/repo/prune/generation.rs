@@ -30,6 +30,7 @@ impl Pruner {
             for l in self.repo.bridge.wait(list_all(self.repo.store.as_ref(), "gc/"))? {
                 match objects::parse(l.key.as_str()) {
                     Some(Parsed::Condemn(n) | Parsed::Sweep(n)) => numbers.insert(n),
+                    Some(Parsed::Fence(n)) if self.repo.ends_by_name() => numbers.insert(n),
                     _ => return Err(unknown(l.key.as_str())),
                 };
             }
@@ -113,7 +114,8 @@ impl Pruner {
     /// P2: one above each writer's highest session that has ended, and never above one that is open.
     pub(super) fn floors(&self, look: &Look) -> Result<Vec<(WriterId, u64)>> {
         let base = &look.view.base.base;
-        let ended = look.view.committed().map(|s| (s.at.writer, s.at.session)).chain(look.view.ended.iter().copied());
+        let committed = look.view.committed().map(|s| (s.at.writer, s.at.session));
+        let ended = committed.chain(look.view.ended.iter().chain(&base.dead).copied());
         let mut floors: BTreeMap<WriterId, u64> = BTreeMap::new();
         for (writer, session) in ended {
             let floor = floors.entry(writer).or_default();

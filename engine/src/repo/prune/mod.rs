@@ -7,12 +7,13 @@
 //! snapshot needs or that an open session relies on; no clock decides, except how long an open session is waited for.
 
 mod drain;
+mod fence;
 mod generation;
 mod live;
 mod rebase;
 mod tidy;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use crate::crypto::rng::Rng;
@@ -25,12 +26,15 @@ use crate::format::gc::{PackRef, Sweep};
 use crate::format::objects::{self, Parsed};
 use crate::id::{PackId, SessionId, WriterId};
 use crate::progress::Cancel;
+use crate::store::probe::{CreateOnly, Verdict};
 use crate::store::{Listed, StoreError, list_all};
 
 use super::base::NewestBase;
+use super::fence::Sessions;
 use super::open::{Repository, key};
 use super::view::View;
 
+use self::drain::Drained;
 pub use self::tidy::{Deleted, Locked};
 
 /// A session's name: its writer, and which run.
@@ -44,6 +48,8 @@ pub struct Pruner {
     /// Who signs what stands under `gc/`, and bases: a maintainer, or ROOT.
     signer: (WriterId, SigningKey),
     exclusive: bool,
+    /// What the store holds to: the worse of what `init` found and of what was found now.
+    store: Verdict,
     /// What the store did not let go of, until it is told.
     locked: Mutex<Locked>,
 }
@@ -64,7 +70,8 @@ impl Look {
     pub fn unexplained(&self) -> u64 {
         let base = &self.view.base.base;
         let folded = base.snapshots.iter().chain(&base.forgotten).map(|s| (s.writer, s.session));
-        let known: HashSet<SessionKey> = self.view.ended.iter().copied().chain(folded).collect();
+        let ended = self.view.ended.iter().chain(&base.dead).copied();
+        let known: HashSet<SessionKey> = ended.chain(folded).collect();
         let explained = |p: &PackRef| known.contains(&(p.writer, p.session)) || p.session.n < base.floor(p.writer);
         self.unlisted.iter().filter(|p| !explained(p)).map(|p| p.size).sum()
     }
@@ -89,11 +96,14 @@ pub type Decide<'d> = dyn FnMut(&View, &HashSet<PackId>, &mut HashSet<PackId>) -
 
 impl Pruner {
     /// For an owner or maintainer. `exclusive`: the caller knows that nobody else works on the repository, so open sessions are
-    /// ended at once, and the store need not promise much.
-    pub fn new(repo: &Arc<Repository>, who: &Identity, exclusive: bool) -> Result<Self> {
+    /// ended at once, and the store need not promise much. `found`: what a probe of the store has just found, if it was probed.
+    pub fn new(repo: &Arc<Repository>, who: &Identity, exclusive: bool, found: Option<&Verdict>) -> Result<Self> {
         repo.may(Use::Maintain, "prune")?;
         let signer = repo.maintenance_signer("prune")?;
-        let pruner = Self { repo: Arc::clone(repo), who: who.clone(), signer, exclusive, locked: Mutex::default() };
+        let promised = repo.promised();
+        let store = found.map_or(promised.clone(), |found| promised.worse(found.clone()));
+        let (repo, who, locked) = (Arc::clone(repo), who.clone(), Mutex::default());
+        let pruner = Self { repo, who, signer, exclusive, store, locked };
         match pruner.unsafe_because() {
             Some(why) if !exclusive => Err(Error::Busy(format!(
                 "{why}, so a prune beside running backups could lose data. Stop all backups and other prunes of this \
@@ -104,14 +114,23 @@ impl Pruner {
     }
 
     fn unsafe_because(&self) -> Option<String> {
-        let (store, promised) = (&self.repo.store, &self.repo.config.store);
+        let store = &self.repo.store;
         if store.list_may_lag() {
             return Some(format!("{} is a network or FUSE file system, whose listings may lag", store.location()));
         }
-        if promised.create_only != 2 {
-            return Some(format!("{} lets several creators of one object win", store.location()));
+        if self.store.create_only != CreateOnly::Atomic && !self.repo.ends_by_name() {
+            // Backups go by what init found: they would not look for their names.
+            return Some(format!(
+                "{} lets several creators of one object win by now, which it did not when init tried",
+                store.location()
+            ));
         }
-        (!promised.strong_list).then(|| format!("listings of {} lag behind", store.location()))
+        (!self.store.strong_list).then(|| format!("listings of {} lag behind", store.location()))
+    }
+
+    /// What the store holds to, as far as is known.
+    pub fn store(&self) -> &Verdict {
+        &self.store
     }
 
     /// Generations that somebody began, lowest first: they are carried out before a new one is made.
@@ -124,7 +143,8 @@ impl Pruner {
         loop {
             let packs = self.repo.bridge.wait(list_all(self.repo.store.as_ref(), "pack/"))?;
             let pinned = self.pinned()?;
-            let view = self.view(&pinned)?;
+            // Every generation was carried out before: base holds the dead.
+            let view = self.view(&pinned, &Sessions::new())?;
             let open: HashSet<SessionKey> = self.open_among(&pinned, &view.base.base)?.into_iter().collect();
             let missing = self.missing(&view, &packs)?;
             // What another executor has given up since is not missing.
@@ -159,8 +179,8 @@ impl Pruner {
     }
 
     /// What is committed, whatever a LIST leaves out; whole, or nothing may be deleted.
-    fn view(&self, pinned: &BTreeSet<SessionKey>) -> Result<View> {
-        let view = self.repo.view_of(pinned)?;
+    fn view(&self, pinned: &Sessions, dead: &Sessions) -> Result<View> {
+        let view = self.repo.view_of(pinned, dead)?;
         view.base.whole()?;
         sound(&view.problems)?;
         Ok(view)
@@ -196,7 +216,7 @@ impl Pruner {
             None => {
                 let drained = self.drain(generation, &base.base, cancel)?;
                 done.fenced = drained.fenced;
-                let sweep = self.decide(generation, &found.condemn.packs, &drained.open, decide)?;
+                let sweep = self.decide(generation, &found.condemn.packs, &drained, decide)?;
                 done.spared = (found.condemn.packs.len() - sweep.packs.len()) as u64;
                 (sweep, drained.open)
             }
@@ -227,13 +247,13 @@ impl Pruner {
         &self,
         generation: u64,
         condemned: &[PackRef],
-        open: &BTreeSet<SessionKey>,
+        drained: &Drained,
         decide: &mut Decide<'_>,
     ) -> Result<Sweep> {
-        let pinned = self.pinned()?;
-        let claimed = self.claims(generation, &(open | &pinned))?;
+        let sessions = &drained.open | &self.pinned()?;
+        let claimed = self.claims(generation, &(&sessions - &drained.dead))?;
         let mut elsewhere = self.condemned_elsewhere(generation)?;
-        let view = self.view(&(open | &pinned))?;
+        let view = self.view(&sessions, &drained.dead)?;
         // What is not there is no copy either.
         let packs = self.repo.bridge.wait(list_all(self.repo.store.as_ref(), "pack/"))?;
         elsewhere.extend(self.missing(&view, &packs)?);
@@ -241,7 +261,7 @@ impl Pruner {
         decide(&view, &elsewhere, &mut going)?;
         assert!(going.is_disjoint(&claimed), "nothing that is claimed is given up");
         let packs = condemned.iter().filter(|p| going.contains(&p.id)).copied().collect();
-        self.create_sweep(generation, Sweep { dead: Vec::new(), packs })
+        self.create_sweep(generation, Sweep { dead: drained.dead.iter().copied().collect(), packs })
     }
 }
 

@@ -12,6 +12,7 @@ use crate::id::{SessionId, WriterId};
 use crate::store::StoreError;
 
 use super::super::base::NewestBase;
+use super::super::fence::{Fenced, Sessions};
 use super::super::merge::{Merge, Merged};
 use super::super::open::key;
 use super::super::session::{next_session, put_pin};
@@ -64,7 +65,7 @@ impl Pruner {
         own: &mut Option<SessionId>,
         rng: &mut dyn Rng,
     ) -> Result<Rebased> {
-        let repo = &self.repo;
+        let (repo, dead): (_, Sessions) = (&self.repo, sweep.dead.iter().copied().collect());
         for _ in 0..TRIES_MAX {
             let newest = repo.newest_base()?;
             newest.whole()?;
@@ -80,7 +81,7 @@ impl Pruner {
             }
             let forgets = repo.forgets_beside(&newest)?;
             let taken = forgets.highest;
-            let committed = repo.committed_beside(&newest, forgets, &self.pinned()?)?;
+            let committed = repo.committed_beside(&newest, forgets, &self.pinned()?, Fenced::Dead(&dead))?;
             sound(&committed.problems)?;
             if own.is_none() {
                 let (session, _) = next_session(repo, self.who.id, newest.base.floor(self.who.id), rng)?;

@@ -81,7 +81,8 @@ impl Pruner {
         let ended = |session: &SessionKey| {
             rebased.is_some_and(|r| {
                 let below = r.floors_before.iter().any(|(writer, n)| *writer == session.0 && session.1.n < *n);
-                below || r.ended.contains(session) || r.folded.contains(session)
+                let dead = base.dead.binary_search(session).is_ok();
+                below || dead || r.ended.contains(session) || r.folded.contains(session)
             })
         };
         let mut obsolete = Vec::new();
