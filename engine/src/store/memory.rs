@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, Range};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -17,6 +18,7 @@ const PAGE_KEYS: usize = 1000;
 pub struct Memory {
     objects: Mutex<BTreeMap<Key, Bytes>>,
     page: usize,
+    overwrites: AtomicBool,
 }
 
 impl Default for Memory {
@@ -33,7 +35,12 @@ impl Memory {
 
     /// An empty store whose LIST gives at most `page` keys at a time (at least 1).
     pub fn with_page(page: usize) -> Self {
-        Self { objects: Mutex::default(), page: page.max(1) }
+        Self { objects: Mutex::default(), page: page.max(1), overwrites: AtomicBool::new(false) }
+    }
+
+    /// From now on [`Store::put_new`] replaces what is there, or does not: some servers ignore the condition.
+    pub fn ignore_create_only(&self, ignore: bool) {
+        self.overwrites.store(ignore, Ordering::Relaxed);
     }
 
     /// A copy of all objects, to compare states or to damage them.
@@ -65,6 +72,10 @@ impl Store for Memory {
     async fn put_new(&self, key: &Key, body: Bytes) -> Result<()> {
         use std::collections::btree_map::Entry;
         match self.lock().entry(key.clone()) {
+            Entry::Occupied(mut there) if self.overwrites.load(Ordering::Relaxed) => {
+                there.insert(body);
+                Ok(())
+            }
             Entry::Occupied(_) => Err(StoreError::Exists { key: key.clone() }),
             Entry::Vacant(free) => {
                 free.insert(body);

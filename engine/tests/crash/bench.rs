@@ -57,8 +57,19 @@ impl Bench {
 
     /// Another repository for each seed.
     pub fn of(seed: &str) -> Self {
+        Self::over(Memory::new(), seed)
+    }
+
+    /// Over a store that ignores create-only.
+    pub fn overwriting() -> Self {
+        let memory = Memory::new();
+        memory.ignore_create_only(true);
+        Self::over(memory, "init")
+    }
+
+    fn over(memory: Memory, seed: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let memory = Arc::new(Memory::new());
+        let memory = Arc::new(memory);
         let fault = Arc::new(Fault::new(memory.clone(), 1));
         let record = Arc::new(Record::new(fault.clone()));
         let store: Arc<dyn Store> = record.clone();

@@ -77,7 +77,11 @@ impl Bench {
 
 /// Three states of a source, each with much of its own in packs that the others need in part.
 pub fn three() -> (Bench, Vec<(SnapshotId, Content)>) {
-    let bench = Bench { watch: Duration::from_millis(10), ..Bench::new() };
+    three_in(Bench::new())
+}
+
+pub fn three_in(bench: Bench) -> (Bench, Vec<(SnapshotId, Content)>) {
+    let bench = Bench { watch: Duration::from_millis(10), ..bench };
     let source = bench.source();
     make_source(&source, false);
     // Reading it changes its atime, and so the directory's meta.
@@ -140,7 +144,10 @@ fn a_maintainer_prunes_what_it_cannot_read() {
 
 #[test]
 fn a_crash_at_any_call_loses_nothing_and_the_next_prune_ends_it() {
-    let (bench, mut known) = three();
+    crash_at_any_call(three());
+}
+
+pub fn crash_at_any_call((bench, mut known): (Bench, Vec<(SnapshotId, Content)>)) {
     bench.forget(&[known[1].0]);
     known.remove(1);
     let start = bench.memory.snapshot();
@@ -195,7 +202,10 @@ impl Progress for PruneAt<'_> {
 
 #[test]
 fn a_prune_anywhere_in_a_backup_harms_neither() {
-    let (bench, mut known) = three();
+    prune_anywhere(three());
+}
+
+pub fn prune_anywhere((bench, mut known): (Bench, Vec<(SnapshotId, Content)>)) {
     change_source(&bench.source(), false);
     settle();
     // What only the forgotten ones hold is there again: the backup would like to reuse it.

@@ -51,7 +51,9 @@ impl<F: Fn() + Send + Sync> Store for Hooked<F> {
     }
     async fn put(&self, key: &Key, body: Bytes) -> copal_engine::store::Result<()> {
         self.hook(Verb::Put, key.as_str(), false);
-        self.inner.put(key, body).await
+        let done = self.inner.put(key, body).await;
+        self.hook(Verb::Put, key.as_str(), true);
+        done
     }
     async fn get(&self, key: &Key, max: u64) -> copal_engine::store::Result<Bytes> {
         self.inner.get(key, max).await

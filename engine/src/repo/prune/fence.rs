@@ -3,11 +3,11 @@
 use crate::error::{Error, Result};
 use crate::format::gc::{At, Fence, GC_BYTES_MAX, Kind};
 use crate::format::objects;
-use crate::store::StoreError;
+use crate::store::{Key, StoreError};
 
 use super::super::condemned::read_gc;
 use super::super::fence::Sessions;
-use super::super::open::key;
+use super::super::open::{Repository, key};
 use super::Pruner;
 
 impl Pruner {
@@ -18,6 +18,20 @@ impl Pruner {
         }
         let standing = self.repo.bridge.wait(read_gc::<Fence>(&self.repo, &objects::fence(generation)))?;
         Ok(standing.into_iter().flat_map(|fence| fence.sessions).collect())
+    }
+
+    /// Creates an object, as [`crate::store::Store::put_new`] does where that is atomic. Elsewhere it is looked for first, so that no
+    /// prune overwrites what one before it has decided.
+    pub(super) fn put_new(&self, object: &Key, bytes: Vec<u8>) -> Result<(), StoreError> {
+        let Repository { store, bridge, .. } = &*self.repo;
+        if self.repo.ends_by_name() {
+            match bridge.wait(store.head(object)) {
+                Ok(_) => return Err(StoreError::Exists { key: object.clone() }),
+                Err(StoreError::NotFound { .. }) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        bridge.wait(store.put_new(object, bytes.into()))
     }
 
     /// Names sessions, beside all that `fence` names already (N3), and only then looks who of them has no snapshot: the dead (N1).
