@@ -250,7 +250,9 @@ fn print(context: &Context, report: &Report) -> Result<()> {
     }
     if report.dead_snapshots > 0 {
         let dead = n(report.dead_snapshots, "snapshot");
-        context.out.say(format!("{dead} not counted: stored after a prune had ended the backup, or forgotten; prunes remove them"))?;
+        context.out.say(format!(
+            "{dead} not counted: stored after a prune had ended the backup, or forgotten; prunes remove them"
+        ))?;
     }
     match report.errors {
         0 => context.out.say("no errors were found")?,

@@ -239,7 +239,9 @@ pub fn take(config: &Config, state: &mut State, e: usize, step: Step) {
             (executor.listed, executor.pins) = (0, kept);
             executor.phase = if matches!(step, Step::Repack(_)) { PinRepack } else { CreateCondemn };
         }
-        Step::Fence(session) if config.by_name => executor.phase = fence::name(config, &mut state.store, executor, session),
+        Step::Fence(session) if config.by_name => {
+            executor.phase = fence::name(config, &mut state.store, executor, session)
+        }
         Step::Fence(session) => {
             if config.lacks(Mutant::FenceByTombstone) {
                 executor.open &= !bit(session as usize);
