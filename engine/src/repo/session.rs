@@ -131,6 +131,10 @@ impl Session {
             give_way(&repo, who.id, id, dry)?;
             return Ok(Opened::Below(standing));
         }
+        // Named while it opened: W6d asks only for bases that are newer than this one.
+        if view.base.base.dead.binary_search(&(who.id, id)).is_ok() {
+            return Err(Error::Fenced(FENCED.into()));
+        }
         condemned.reuse_from(&view.index);
         let (index, for_ledger) = (Arc::clone(&view.index), Arc::clone(&condemned));
         let ledger = Arc::new(Ledger::new(&repo, &keys, index, for_ledger));

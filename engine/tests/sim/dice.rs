@@ -84,6 +84,8 @@ pub struct Plan {
     pub short_lists: u32,
     /// Objects of which a bit is flipped.
     pub flips: u32,
+    /// The store ignores create-only, and there is one prune at a time.
+    pub overwrites: bool,
 }
 
 impl Plan {
@@ -100,7 +102,7 @@ impl Plan {
         // The last image is of a store whose LISTs lag: only there is no end of them.
         let image = if dice.in_thousand(70) { 3 } else { dice.below(3) };
         let contested = dice.in_thousand(600);
-        Self {
+        let mut plan = Self {
             seed,
             image,
             writers: *dice.pick(&[1, 1, 2, 2, 2, 3, 4]),
@@ -127,6 +129,15 @@ impl Plan {
             jumps,
             short_lists: if image == 3 { u32::MAX } else { short_lists },
             flips,
+            overwrites: false,
+        };
+        // Drawn last, so that the other draws of a seed are what they were.
+        if image != 3 && dice.in_thousand(120) {
+            plan.overwrites = true;
+            plan.image = 4;
+            // Of two who forget at once one may be overruled (docs/limitations.md).
+            (plan.pruners, plan.forgets) = (plan.pruners.min(1), false);
         }
+        plan
     }
 }

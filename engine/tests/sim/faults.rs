@@ -9,14 +9,19 @@ use crate::dice::{DAY, SECOND};
 use crate::world::{State, at_once};
 
 impl State {
-    pub fn may_arrive(&mut self, ask: Ask) {
+    pub fn may_arrive(&mut self, actor: usize, ask: Ask) {
         if ask.is_write() {
             match self.dice.below(3) {
-                0 => {}
                 1 => drop(self.apply(&ask)),
-                _ => self.arrives_late(ask),
+                2 if self.may_be_late(actor) => self.arrives_late(ask),
+                _ => {}
             }
         }
+    }
+
+    /// Where puts overwrite, one prune at a time means that nothing of an earlier one is under way.
+    fn may_be_late(&self, actor: usize) -> bool {
+        !(self.plan.overwrites && self.actors[actor].name.starts_with("pruner"))
     }
 
     pub fn arrives_late(&mut self, ask: Ask) {
@@ -60,7 +65,7 @@ impl State {
             return answer;
         }
         let answer = self.apply(ask);
-        if ask.is_write() && answer.is_ok() && self.dice.in_thousand(self.plan.repeats) {
+        if ask.is_write() && answer.is_ok() && self.dice.in_thousand(self.plan.repeats) && self.may_be_late(actor) {
             self.arrives_late(ask.clone());
         }
         match answer {
@@ -83,7 +88,9 @@ impl State {
             return Some(Err(ask.fails_for_now()));
         }
         if ask.is_write() && self.dice.in_thousand(self.plan.late) {
-            self.arrives_late(ask.clone());
+            if self.may_be_late(actor) {
+                self.arrives_late(ask.clone());
+            }
             return Some(Err(ask.fails_for_now()));
         }
         if storm > 0 || self.dice.in_thousand(self.plan.fails) {

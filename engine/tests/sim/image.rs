@@ -63,16 +63,18 @@ impl Images {
         let sources = (0..SOURCES).map(|n| make_source(&dir.path().join(format!("source-{n}")), n)).collect();
         let bridge = Bridge::start().unwrap();
         let mut images = Self { dir, sources, images: Vec::new(), bridge };
-        for kind in 0..4 {
+        for kind in 0..5 {
             let image = images.image(kind);
             images.images.push(image);
         }
         images
     }
 
-    /// 0: nothing backed up; 1: some snapshots; 2: pruned as well; 3: as 1, in a store whose LISTs lag.
+    /// 0: nothing backed up; 1: some snapshots; 2: pruned as well; 3: as 1, in a store whose LISTs lag; 4: as 1, in one that ignores
+    /// create-only.
     fn image(&self, kind: usize) -> Image {
         let memory = Arc::new(Memory::new());
+        memory.ignore_create_only(kind == 4);
         let mut rng = SeededRng::new(format!("image {kind}"));
         let keys = self.init(memory.clone(), kind == 3, &mut rng);
         let mut book = Book::default();

@@ -35,10 +35,12 @@ pub enum Mutant {
     NewestBaseHidden,
     /// Snapshots are forgotten that nobody wanted to forget.
     ForgetsUnasked,
+    /// Sessions are not shown whom a fence names (N8, N11).
+    NamesHidden,
 }
 
 impl Mutant {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::PinsLost,
         Self::PinHidden,
         Self::CondemnsHidden,
@@ -48,6 +50,7 @@ impl Mutant {
         Self::SnapshotsOverwrite,
         Self::NewestBaseHidden,
         Self::ForgetsUnasked,
+        Self::NamesHidden,
     ];
 
     /// What is answered instead of the truth.
@@ -70,6 +73,9 @@ impl Mutant {
             }
             (Self::CondemnsHidden, Ask::List(prefix, _)) if !prunes && prefix == "gc/" => {
                 without(state.apply(ask), &|_| true)
+            }
+            (Self::NamesHidden, Ask::List(prefix, _)) if !prunes && prefix == "gc/" => {
+                without(state.apply(ask), &|key| key.ends_with(".fence"))
             }
             (Self::AllEnded, Ask::Head(_)) if prunes && ask.key().starts_with("snap/") && of_others(state) => {
                 Some(Ok(Answer::Size(1)))

@@ -52,6 +52,7 @@ pub fn run(images: &Images, seed: u64, mutant: Option<Mutant>, judge: bool) -> O
     let image = &images.images[plan.image];
     let memory = Memory::with_page(plan.page);
     memory.restore(image.objects.clone());
+    memory.ignore_create_only(plan.overwrites);
     let roles = Role::of(&plan);
     let names = roles.iter().map(|role| role.name()).collect();
     let world = Arc::new(World::new(plan.clone(), memory, image.book.clone(), names, mutant));
@@ -64,6 +65,7 @@ pub fn run(images: &Images, seed: u64, mutant: Option<Mutant>, judge: bool) -> O
     state.arrive_all();
     let memory = Arc::new(Memory::new());
     memory.restore(state.memory.snapshot());
+    memory.ignore_create_only(plan.overwrites);
     let flipped = !state.flipped.is_empty();
     let (book, late_base) = (state.book.clone(), state.late_base);
     let judged = if judge {

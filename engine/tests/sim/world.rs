@@ -170,7 +170,7 @@ impl World {
         let own: Vec<Pending> = own;
         for Pending { ask, answer, tell, .. } in own {
             if answer.is_none() {
-                state.may_arrive(ask.clone());
+                state.may_arrive(actor, ask.clone());
             }
             deliver(tell, Err(ask.dies()));
         }
@@ -236,8 +236,8 @@ impl State {
     /// Nobody waits for it any more; what is on its way to the store may arrive.
     pub fn give_up(&mut self, id: u64) {
         let Some(at) = self.pending.iter().position(|p| p.id == id) else { return };
-        let Pending { ask, answer: None, .. } = self.pending.remove(at) else { return };
-        self.may_arrive(ask);
+        let Pending { actor, ask, answer: None, .. } = self.pending.remove(at) else { return };
+        self.may_arrive(actor, ask);
     }
 
     fn is_ready(&self, p: &Pending) -> bool {
@@ -369,7 +369,7 @@ impl State {
         own.sort_by_key(|p| p.id != id);
         for p in own {
             if p.answer.is_none() {
-                self.may_arrive(p.ask.clone());
+                self.may_arrive(actor, p.ask.clone());
             }
             let answer = if matches!(p.ask, Ask::Wait(_)) { Ok(Answer::Done) } else { Err(p.ask.dies()) };
             deliver(p.tell, answer);

@@ -86,7 +86,7 @@ pub struct Executor {
     pub floors: [u8; WRITERS_MAX],
     /// Sessions that were open in P3.
     pub open: Set,
-    /// Sessions that its fence names, or that one which it has taken on names.
+    /// Sessions that its fence names. What one names that it takes on is decided anew.
     pub named: Set,
     /// Those of them whose snapshot was not there after that.
     pub dead: Set,
@@ -224,7 +224,6 @@ pub fn take(config: &Config, state: &mut State, e: usize, step: Step) {
             executor.packs = generation.condemned();
             executor.floors = generation.floors();
             executor.swept = generation.sweep.is_some() && !config.lacks(Mutant::StandingSweep);
-            executor.named = generation.fence;
             executor.dead = if config.lacks(Mutant::SweepTells) { 0 } else { generation.dead };
             executor.phase = ReadDone;
         }

@@ -234,7 +234,7 @@ rules! {
         "Nobody puts a tombstone at another's snapshot key: it might overwrite a snapshot."
         NAMED;
     "N3" FenceGrows
-        "A fence only grows: who names one more session names all that were named before."
+        "A fence only grows while it is decided: who names one more session names all that it has named before."
         Config { writers: 2, late: false, ..NAMED };
     "N4" DeadLeftOut
         "What arrives of a dead session counts no more: not in P4, and not in the next base."

@@ -80,7 +80,6 @@ impl Pruner {
     pub(super) fn drain(&self, generation: u64, base: &Base, cancel: &Cancel) -> Result<Drained> {
         let open: BTreeSet<SessionKey> = self.open_among(&self.pinned()?, base)?.into_iter().collect();
         let mut drained = Drained { open: open.clone(), fenced: 0, dead: Sessions::new() };
-        let mut fence = self.standing_fence(generation)?;
         let clock = &self.repo.options.clock;
         let (mut waiting, begun) = (open, clock.elapsed());
         let patience = self.repo.options.watch * PATIENCE;
@@ -88,18 +87,29 @@ impl Pruner {
         loop {
             let still = self.open_among(&waiting, base)?;
             waiting.clear();
-            let mut ends = Sessions::new();
+            let (mut ends, late) = (Sessions::new(), clock.elapsed() >= begun + patience);
             for session in still {
                 if matches!(self.answer(session, generation)?, Answer::Ack(_)) {
                     continue;
                 }
-                if self.exclusive || clock.elapsed() >= begun + patience || self.is_gone(session)? {
-                    ends.insert(session);
+                let ended = self.exclusive || late || self.is_gone(session)?;
+                if ended {
+                    ends.insert(session)
                 } else {
-                    waiting.insert(session);
-                }
+                    waiting.insert(session)
+                };
             }
-            self.end(generation, &ends, &mut fence, &mut drained)?;
+            if !self.repo.ends_by_name() {
+                for session in ends {
+                    drained.fenced += u64::from(self.fence(session, generation)?);
+                }
+            } else if waiting.is_empty() {
+                // All at once: two fences of one prune might arrive in another order, and the later one would count (N3).
+                drained.dead = self.end_by_name(generation, &ends)?;
+                drained.fenced = drained.dead.len() as u64;
+            } else {
+                waiting.extend(ends);
+            }
             if waiting.is_empty() {
                 return Ok(drained);
             }
@@ -157,19 +167,6 @@ impl Pruner {
         let Ok(pin) = Pin::decode(&stored, self.repo.id(), writer, session, &self.repo.graph) else { return Ok(false) };
         let here = (pin.host, pin.boot) == this_machine(&self.repo);
         Ok(here && started(pin.pid) != Some(pin.started))
-    }
-
-    /// Ends sessions, each unless it has committed before.
-    fn end(&self, generation: u64, ends: &Sessions, fence: &mut Sessions, drained: &mut Drained) -> Result<()> {
-        if self.repo.ends_by_name() {
-            drained.dead.extend(self.end_by_name(generation, ends, fence)?);
-            drained.fenced = drained.dead.len() as u64;
-            return Ok(());
-        }
-        for &session in ends {
-            drained.fenced += u64::from(self.fence(session, generation)?);
-        }
-        Ok(())
     }
 
     /// Ends a session: whether it had not committed before.

@@ -5,21 +5,11 @@ use crate::format::gc::{At, Fence, GC_BYTES_MAX, Kind};
 use crate::format::objects;
 use crate::store::{Key, StoreError};
 
-use super::super::condemned::read_gc;
 use super::super::fence::Sessions;
 use super::super::open::{Repository, key};
 use super::Pruner;
 
 impl Pruner {
-    /// The sessions that the fence of a generation names, if a prune that was cut off has put one.
-    pub(super) fn standing_fence(&self, generation: u64) -> Result<Sessions> {
-        if !self.repo.ends_by_name() {
-            return Ok(Sessions::new());
-        }
-        let standing = self.repo.bridge.wait(read_gc::<Fence>(&self.repo, &objects::fence(generation)))?;
-        Ok(standing.into_iter().flat_map(|fence| fence.sessions).collect())
-    }
-
     /// Creates an object, as [`crate::store::Store::put_new`] does where that is atomic. Elsewhere it is looked for first, so that no
     /// prune overwrites what one before it has decided.
     pub(super) fn put_new(&self, object: &Key, bytes: Vec<u8>) -> Result<(), StoreError> {
@@ -34,13 +24,13 @@ impl Pruner {
         bridge.wait(store.put_new(object, bytes.into()))
     }
 
-    /// Names sessions, beside all that `fence` names already (N3), and only then looks who of them has no snapshot: the dead (N1).
-    pub(super) fn end_by_name(&self, generation: u64, ends: &Sessions, fence: &mut Sessions) -> Result<Sessions> {
+    /// Names sessions, and only then looks who of them has no snapshot: the dead (N1). What a prune has named that was cut off before
+    /// its sweep is decided anew, so this replaces its fence, whatever that holds.
+    pub(super) fn end_by_name(&self, generation: u64, ends: &Sessions) -> Result<Sessions> {
         if ends.is_empty() {
             return Ok(Sessions::new());
         }
-        fence.extend(ends);
-        self.put_fence(generation, fence)?;
+        self.put_fence(generation, ends)?;
         let asked = self.repo.bridge.map(ends.iter().copied().collect(), self.repo.options.connections, |at| {
             let (store, object) = (self.repo.store.clone(), key(objects::snapshot(at.0, at.1)));
             async move {
@@ -54,7 +44,7 @@ impl Pruner {
         Ok(asked.into_iter().flatten().collect())
     }
 
-    /// Puts the fence, over a shorter one, and reads it back: nobody is dead who could not have read his name.
+    /// Puts the fence and reads it back: nobody is dead who could not have read his name.
     fn put_fence(&self, generation: u64, sessions: &Sessions) -> Result<()> {
         let (repo, object) = (&self.repo, objects::fence(generation));
         let at = At { repository: repo.id(), object: &object, keys: &repo.graph };
