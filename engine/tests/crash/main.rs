@@ -16,6 +16,7 @@ mod gives_back;
 mod hooked;
 mod init;
 mod keys;
+mod overtaken;
 mod prunes;
 mod races;
 mod rewrites;
