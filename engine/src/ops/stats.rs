@@ -44,7 +44,7 @@ impl Blobs {
         root: &BlobId,
         damaged: &mut dyn FnMut(&[u8], Error) -> Result<()>,
     ) -> Result<()> {
-        let index = reader.index().clone();
+        let index = reader.index();
         if self.seen.contains(root) {
             return Ok(());
         }

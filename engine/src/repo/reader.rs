@@ -1,10 +1,11 @@
 //! Reading blobs: find a copy, fetch its frame, open it, verify the blob's id.
 //!
 //! Every copy is tried before damage is reported: a writer can poison what others deduplicate against, and a second copy
-//! may be sound.
+//! may be sound. Where a pack is gone the index may be what is old: a prune deletes a pack only after what is needed of it
+//! stands elsewhere, and a base says where. So the view is read again before a missing pack counts as damage.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, RwLock};
 
 use bytes::Bytes;
 
@@ -26,10 +27,12 @@ use super::session::GROUPED_UNDER;
 /// Ranges are read in multiples of this many bytes, so that lengths of frames do not show in a store's log.
 pub const READ_STEP: u64 = 64 << 10;
 
-/// Reads blobs of one view. Safe to share.
+/// Reads blobs of one view, also of packs that a prune moves meanwhile. Safe to share.
 pub struct Reader {
     repo: Arc<Repository>,
-    index: Arc<Index>,
+    /// That of the view, or a newer one once packs were gone.
+    index: RwLock<Arc<Index>>,
+    moved: Mutex<Moved>,
     frames: Mutex<FrameCache>,
     /// Held while a frame of small blobs is fetched: whoever wants another of them waits instead of fetching it again.
     gates: [Mutex<()>; GATES],
@@ -38,6 +41,17 @@ pub struct Reader {
 
 /// More than threads usually read at once; two frames that share one wait for each other.
 const GATES: usize = 64;
+
+/// So often the view is read again without finding what was missing. Enough for prunes that come one upon another, and few
+/// enough where a thousand packs are lost for good.
+const FRUITLESS_MAX: u32 = 8;
+
+/// Packs that were not found, and how often looking again did not help.
+#[derive(Default)]
+struct Moved {
+    gone: HashSet<PackId>,
+    fruitless: u32,
+}
 
 impl std::fmt::Debug for Reader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -49,7 +63,8 @@ impl Reader {
     /// Keeps up to `cache_bytes` of opened frames.
     pub fn new(repo: Arc<Repository>, index: Arc<Index>, cache_bytes: usize) -> Self {
         let frames = Mutex::new(FrameCache { cap: cache_bytes, ..FrameCache::default() });
-        Self { repo, index, frames, gates: std::array::from_fn(|_| Mutex::default()), openers: Mutex::default() }
+        let (index, moved) = (RwLock::new(index), Mutex::default());
+        Self { repo, index, moved, frames, gates: std::array::from_fn(|_| Mutex::default()), openers: Mutex::default() }
     }
 
     /// The repository that it reads.
@@ -57,32 +72,65 @@ impl Reader {
         &self.repo
     }
 
-    /// The index that it goes by.
-    pub fn index(&self) -> &Arc<Index> {
-        &self.index
+    /// The index that it goes by at this moment.
+    pub fn index(&self) -> Arc<Index> {
+        Arc::clone(&self.index.read().expect("no panic while held"))
     }
 
     /// A blob, its id verified.
     pub fn blob(&self, id: &BlobId, kind: BlobKind) -> Result<Bytes> {
-        self.blob_of(id, kind, |_| true)
+        self.blob_of(id, kind, |_| true, &[])
     }
 
     /// A blob whose copy in the frame of `bad` is no good, from any other frame.
     pub fn blob_elsewhere(&self, id: &BlobId, kind: BlobKind, bad: &Found) -> Result<Bytes> {
         let frame = |c: &Found| (c.pack_id(), c.entry.offset, c.entry.stored, c.origin());
         let bad = frame(bad);
-        self.blob_of(id, kind, |copy| frame(copy) != bad)
+        self.blob_of(id, kind, |copy| frame(copy) != bad, &[bad.0])
     }
 
-    fn blob_of(&self, id: &BlobId, kind: BlobKind, usable: impl Fn(&Found) -> bool) -> Result<Bytes> {
+    /// From any copy that is `usable`; `no_good` are packs of those that were tried before.
+    fn blob_of(
+        &self,
+        id: &BlobId,
+        kind: BlobKind,
+        usable: impl Fn(&Found) -> bool,
+        no_good: &[PackId],
+    ) -> Result<Bytes> {
+        let mut index = self.index();
+        loop {
+            let mut gone = no_good.to_vec();
+            let failed = match self.blob_by(&index, id, kind, &usable, &mut gone) {
+                Err(e @ Error::Damaged { .. }) => e,
+                done => return done,
+            };
+            match self.look_again(&index, id, &gone)? {
+                Some(newer) => index = newer,
+                None => return Err(failed),
+            }
+        }
+    }
+
+    /// The first good copy of those that `index` knows; packs that are not there go into `gone`.
+    fn blob_by(
+        &self,
+        index: &Index,
+        id: &BlobId,
+        kind: BlobKind,
+        usable: &impl Fn(&Found) -> bool,
+        gone: &mut Vec<PackId>,
+    ) -> Result<Bytes> {
         let mut copies = Vec::new();
-        self.index.lookup(id, &mut copies);
+        index.lookup(id, &mut copies);
         let mut failed = None;
         for copy in copies.iter().filter(|c| c.entry.kind == kind && usable(c)) {
             match self.read_copy(id, copy) {
                 Ok(bytes) => return Ok(bytes),
                 Err(e @ Error::Damaged { .. }) => failed = Some(e),
                 Err(Error::Store(e @ (StoreError::NotFound { .. } | StoreError::Wrong { .. }))) => {
+                    if matches!(e, StoreError::NotFound { .. }) {
+                        gone.push(copy.pack_id());
+                    }
                     failed = Some(Error::damaged(self.pack_key_name(copy), e));
                 }
                 Err(e) => return Err(e),
@@ -91,6 +139,45 @@ impl Reader {
         Err(failed.unwrap_or_else(|| {
             Error::damaged(format!("{} blob {}", kind.as_str(), id.short()), "it is in no index segment")
         }))
+    }
+
+    /// Whether a copy that could not be read is one that a prune has moved or dropped, so that its damage is nobody's.
+    pub fn has_moved(&self, copy: &Found) -> Result<bool> {
+        let id = &copy.entry.id;
+        let stands = |index: &Index| {
+            let mut copies = Vec::new();
+            index.lookup(id, &mut copies);
+            copies.iter().any(|c| c.pack_id() == copy.pack_id())
+        };
+        let index = self.index();
+        if !stands(&index) {
+            return Ok(true);
+        }
+        Ok(self.look_again(&index, id, &[copy.pack_id()])?.is_some_and(|newer| !stands(&newer)))
+    }
+
+    /// An index that may place `id` elsewhere than `used` does, which led to packs that are gone; from then on this reader
+    /// goes by it. `None`: there is none, or it was looked for in vain before.
+    fn look_again(&self, used: &Arc<Index>, id: &BlobId, gone: &[PackId]) -> Result<Option<Arc<Index>>> {
+        let mut moved = self.moved.lock().expect("no panic while held");
+        let current = self.index();
+        if !Arc::ptr_eq(&current, used) {
+            return Ok(Some(current));
+        }
+        let known = moved.gone.len();
+        moved.gone.extend(gone);
+        if moved.gone.len() == known || moved.fruitless >= FRUITLESS_MAX {
+            return Ok(None);
+        }
+        let newer = self.repo.view()?.index;
+        let mut copies = Vec::new();
+        newer.lookup(id, &mut copies);
+        if copies.iter().all(|copy| moved.gone.contains(&copy.pack_id())) {
+            moved.fruitless += 1;
+            return Ok(None);
+        }
+        *self.index.write().expect("no panic while held") = Arc::clone(&newer);
+        Ok(Some(newer))
     }
 
     /// A tree blob.
@@ -221,7 +308,7 @@ impl Reader {
                 needed: "owner or reader",
             });
         }
-        let stanzas = self.index.stanzas(&origin.writer, origin.session);
+        let stanzas = self.index().stanzas(&origin.writer, origin.session);
         let mut keys = Vec::new();
         for stanza in &stanzas {
             let stanza = Stanza::from_bytes(stanza);

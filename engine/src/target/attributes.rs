@@ -32,6 +32,17 @@ enum Part {
 #[derive(Debug, Default)]
 pub(super) struct Applied {
     causes: Vec<(Part, Errno)>,
+    found: Found,
+}
+
+/// What was read before anything was set, and was left as it is because it was as wanted. No later step changes it, so that
+/// it need not be read back: of a new file that is most of it, and a restore's kernel time goes into such calls.
+#[derive(Debug, Default)]
+struct Found {
+    /// There are no extended attributes, and none are wanted.
+    no_xattrs: bool,
+    flags: Option<u32>,
+    project: Option<u32>,
 }
 
 impl Applied {
@@ -51,18 +62,18 @@ impl Applied {
 /// Sets everything but the flags that freeze the inode.
 pub(super) fn apply(inode: &Inode<'_>, metadata: &Metadata, shared: &Shared) -> Applied {
     let mut applied = Applied::default();
-    if !shared.options.no_owner {
-        applied.note(Part::Owner, set_owner(inode, shared.owner(metadata)));
-    }
-    set_xattrs(inode, metadata, shared, &mut applied);
-    if !inode.is_symlink {
-        let mode = rustix::fs::fstat(inode.fd).map(|stat| wanted_mode(inode, &stat, metadata, shared).0);
-        applied.note(Part::Mode, mode.and_then(|mode| set_mode(inode, mode)));
+    match rustix::fs::fstat(inode.fd) {
+        Ok(stat) => {
+            let stat = apply_owner(inode, stat, metadata, shared, &mut applied);
+            let stat = apply_xattrs(inode, stat, metadata, shared, &mut applied);
+            apply_mode(inode, &stat, metadata, shared, &mut applied);
+        }
+        Err(errno) => [Part::Owner, Part::Mode].into_iter().for_each(|part| applied.note(part, Err(errno))),
     }
     applied.note(Part::Times, set_times(inode, metadata));
     if inode.reach == Reach::Open {
-        applied.note(Part::Project, set_project(inode, metadata.project));
-        set_flags(inode, metadata.flags & !FROZEN, &mut applied);
+        apply_project(inode, metadata.project, &mut applied);
+        apply_flags(inode, metadata.flags & !FROZEN, &mut applied);
     }
     applied
 }
@@ -79,15 +90,23 @@ pub(super) fn freeze(inode: &Inode<'_>, flags: u32) -> Result<()> {
 
 /// [`freeze`], as part of what was applied.
 pub(super) fn apply_frozen(inode: &Inode<'_>, metadata: &Metadata, applied: &mut Applied) {
-    applied.note(Part::Flags, freeze(inode, metadata.flags));
+    if metadata.flags & FROZEN != 0 {
+        applied.found.flags = None;
+        applied.note(Part::Flags, freeze(inode, metadata.flags));
+    }
+}
+
+/// Sets owner and group if they are others than those of `stat`, and returns the status from then on.
+fn apply_owner(inode: &Inode<'_>, stat: Stat, metadata: &Metadata, shared: &Shared, applied: &mut Applied) -> Stat {
+    if shared.options.no_owner || owner_sticks(&stat, metadata, shared) {
+        return stat;
+    }
+    applied.note(Part::Owner, set_owner(inode, shared.owner(metadata)));
+    rustix::fs::fstat(inode.fd).unwrap_or(stat)
 }
 
 /// Sets `(uid, gid)`, and the group at least where only that is allowed. 2^32-1 is nobody's number, to chown it means "as is".
 fn set_owner(inode: &Inode<'_>, (uid, gid): (u32, u32)) -> Result<()> {
-    let stat = rustix::fs::fstat(inode.fd)?;
-    if (stat.st_uid, stat.st_gid) == (uid, gid) {
-        return Ok(());
-    }
     if uid == u32::MAX || gid == u32::MAX {
         return Err(Errno::INVAL);
     }
@@ -99,17 +118,18 @@ fn set_owner(inode: &Inode<'_>, (uid, gid): (u32, u32)) -> Result<()> {
     both
 }
 
-fn set_xattrs(inode: &Inode<'_>, metadata: &Metadata, shared: &Shared, applied: &mut Applied) {
+/// Makes the extended attributes those of `metadata`, and returns the status from then on: access lists move the mode.
+fn apply_xattrs(inode: &Inode<'_>, stat: Stat, metadata: &Metadata, shared: &Shared, applied: &mut Applied) -> Stat {
     let surplus = xattr::surplus(inode, metadata, &shared.options);
-    if surplus.is_empty() && metadata.xattrs.is_empty() {
-        return;
+    if metadata.xattrs.is_empty() && surplus.as_ref().is_ok_and(Vec::is_empty) {
+        applied.found.no_xattrs = true;
+        return stat;
     }
-    let Ok(stat) = rustix::fs::fstat(inode.fd) else { return };
     if stat.st_mode & 0o200 == 0 && !inode.is_symlink {
         // user.* asks for write permission even of the owner; the wanted mode follows.
         let _ = set_mode(inode, stat.st_mode & 0o777 | 0o200);
     }
-    for name in surplus {
+    for name in surplus.unwrap_or_default() {
         let removed = xattr::remove(inode, &name);
         applied.note(Part::Xattr(name), removed);
     }
@@ -123,6 +143,14 @@ fn set_xattrs(inode: &Inode<'_>, metadata: &Metadata, shared: &Shared, applied: 
             false => xattr::set(inode, &wanted.name, &wanted.value),
         };
         applied.note(Part::Xattr(wanted.name.clone()), set);
+    }
+    rustix::fs::fstat(inode.fd).unwrap_or(stat)
+}
+
+fn apply_mode(inode: &Inode<'_>, stat: &Stat, metadata: &Metadata, shared: &Shared, applied: &mut Applied) {
+    let (wanted, _) = wanted_mode(inode, stat, metadata, shared);
+    if !inode.is_symlink && stat.st_mode & 0o7777 != wanted {
+        applied.note(Part::Mode, set_mode(inode, wanted));
     }
 }
 
@@ -174,17 +202,17 @@ fn timespec(time: Timestamp) -> Result<Timespec> {
     }
 }
 
-fn set_project(inode: &Inode<'_>, wanted: u32) -> Result<()> {
+fn apply_project(inode: &Inode<'_>, wanted: u32, applied: &mut Applied) {
     match ioctl::project(inode.fd) {
-        Ok(project) if project == wanted => Ok(()),
-        Ok(_) => ioctl::set_project(inode.fd, wanted),
+        Ok(project) if project == wanted => applied.found.project = Some(project),
+        Ok(_) => applied.note(Part::Project, ioctl::set_project(inode.fd, wanted)),
         // No projects on this file system; that matters only if one was wanted, and is seen then.
-        Err(errno) => Err(errno),
+        Err(errno) => applied.note(Part::Project, Err(errno)),
     }
 }
 
 /// Sets the stored flags to `wanted` and keeps the others; where the file system refuses the whole, one by one.
-fn set_flags(inode: &Inode<'_>, wanted: u32, applied: &mut Applied) {
+fn apply_flags(inode: &Inode<'_>, wanted: u32, applied: &mut Applied) {
     let current = match rustix::fs::ioctl_getflags(inode.fd) {
         Ok(flags) => flags.bits(),
         Err(errno) => return applied.note(Part::Flags, Err(errno)),
@@ -192,6 +220,7 @@ fn set_flags(inode: &Inode<'_>, wanted: u32, applied: &mut Applied) {
     let target = current & !FLAGS_STORED | wanted & FLAGS_STORED;
     let set = |flags: u32| rustix::fs::ioctl_setflags(inode.fd, IFlags::from_bits_retain(flags));
     if target == current {
+        applied.found.flags = Some(current);
         return;
     }
     let Err(errno) = set(target) else { return };
@@ -215,10 +244,31 @@ pub(super) enum Compare {
     NotAccessTime,
 }
 
-/// Reads every attribute back and lists those that are not as `metadata` wants them.
+/// Reads every attribute back and lists those that are not as `metadata` wants them. `stat` was read after the last change.
 ///
 /// Left out are those that the user excluded. Times of birth and change cannot be set and are not compared.
 pub(super) fn verify(
+    inode: &Inode<'_>,
+    stat: &Stat,
+    metadata: &Metadata,
+    shared: &Shared,
+    applied: &Applied,
+    compare: Compare,
+    path: &Path,
+) -> Vec<Problem> {
+    let mut messages = Vec::new();
+    verify_owner(stat, metadata, shared, applied, &mut messages);
+    if !inode.is_symlink {
+        verify_mode(inode, stat, metadata, shared, applied, &mut messages);
+    }
+    verify_times(stat, metadata, compare, applied, &mut messages);
+    verify_xattrs(inode, metadata, shared, compare, applied, &mut messages);
+    verify_inode_flags(inode, metadata, compare, applied, &mut messages);
+    messages.into_iter().map(|message| problem(path, message)).collect()
+}
+
+/// [`verify`] with the status that the inode has now.
+pub(super) fn read_back(
     inode: &Inode<'_>,
     metadata: &Metadata,
     shared: &Shared,
@@ -226,19 +276,10 @@ pub(super) fn verify(
     compare: Compare,
     path: &Path,
 ) -> Vec<Problem> {
-    let stat = match rustix::fs::fstat(inode.fd) {
-        Ok(stat) => stat,
-        Err(errno) => return vec![problem(path, format!("attributes cannot be read back: {errno}"))],
-    };
-    let mut messages = Vec::new();
-    verify_owner(&stat, metadata, shared, applied, &mut messages);
-    if !inode.is_symlink {
-        verify_mode(inode, &stat, metadata, shared, applied, &mut messages);
+    match rustix::fs::fstat(inode.fd) {
+        Ok(stat) => verify(inode, &stat, metadata, shared, applied, compare, path),
+        Err(errno) => vec![problem(path, format!("attributes cannot be read back: {errno}"))],
     }
-    verify_times(&stat, metadata, compare, applied, &mut messages);
-    verify_xattrs(inode, metadata, shared, compare, applied, &mut messages);
-    verify_inode_flags(inode, metadata, compare, applied, &mut messages);
-    messages.into_iter().map(|message| problem(path, message)).collect()
 }
 
 pub(super) fn problem(path: &Path, message: String) -> Problem {
@@ -305,6 +346,9 @@ fn verify_xattrs(
     applied: &Applied,
     messages: &mut Vec<String>,
 ) {
+    if applied.found.no_xattrs {
+        return;
+    }
     let mut tell = |name: &[u8], what: &str| {
         let cause = applied.cause(&Part::Xattr(name.to_vec()));
         messages.push(format!("extended attribute {} {what}{cause}", name.escape_ascii()));
@@ -322,7 +366,7 @@ fn verify_xattrs(
             tell(&wanted.name, "is not set as it was");
         }
     }
-    for name in xattr::surplus(inode, metadata, &shared.options) {
+    for name in xattr::surplus(inode, metadata, &shared.options).unwrap_or_default() {
         tell(&name, "was not there and cannot be removed");
     }
 }
@@ -338,8 +382,9 @@ fn verify_inode_flags(
     let (mut flags, mut project) = (0, 0);
     if inode.reach == Reach::Open {
         // What a file system does not know, it does not have.
-        flags = rustix::fs::ioctl_getflags(inode.fd).map_or(0, |flags| flags.bits());
-        project = ioctl::project(inode.fd).unwrap_or(0);
+        let read_flags = || rustix::fs::ioctl_getflags(inode.fd).map_or(0, |flags| flags.bits());
+        flags = applied.found.flags.unwrap_or_else(read_flags);
+        project = applied.found.project.unwrap_or_else(|| ioctl::project(inode.fd).unwrap_or(0));
     }
     let (is, wanted) = (flags & compared, metadata.flags & compared);
     if is != wanted {

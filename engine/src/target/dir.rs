@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustix::fs::{FileType, IFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::attributes::{Compare, apply, apply_frozen, problem, verify};
+use super::attributes::{Compare, apply, apply_frozen, problem, read_back};
 use super::existing::{Decision, Kept, decide};
 use super::handle::{FROZEN, Inode, Reach, file_type, open_at, open_beneath, open_for_work, stat_at};
 use super::remove::{count_tree, names, remove_tree};
@@ -240,7 +240,7 @@ impl TargetDir {
         let inode = Inode { fd, reach: Reach::Open, is_symlink: false, is_dir: true };
         let mut applied = apply(&inode, metadata, &self.shared);
         apply_frozen(&inode, metadata, &mut applied);
-        verify(&inode, metadata, &self.shared, &applied, Compare::All, &self.path())
+        read_back(&inode, metadata, &self.shared, &applied, Compare::All, &self.path())
     }
 
     /// Gives a directory whose attributes stay the mode and flags again that it had before it was opened up for us.

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{FileType, OFlags, Stat};
 
-use super::attributes::{Applied, Compare, modified, verify};
+use super::attributes::{Applied, Compare, modified, read_back};
 use super::dir::TargetDir;
 use super::handle::{Inode, Reach, file_type, open_at, open_plain, stat_at};
 use super::{Overwrite, Result};
@@ -117,6 +117,6 @@ fn is_identical(dir: &TargetDir, fd: BorrowedFd<'_>, name: &[u8], metadata: &Met
     opened.is_ok_and(|opened| {
         let is_symlink = matches!(metadata.kind, NodeKind::Symlink { .. });
         let inode = Inode { fd: opened.as_fd(), reach, is_symlink, is_dir: false };
-        verify(&inode, metadata, dir.shared(), &Applied::default(), Compare::NotAccessTime, path).is_empty()
+        read_back(&inode, metadata, dir.shared(), &Applied::default(), Compare::NotAccessTime, path).is_empty()
     })
 }

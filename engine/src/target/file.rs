@@ -5,16 +5,17 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{FlockOperation, IFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::attributes::{Compare, apply, apply_frozen, verify};
+use super::attributes::{Compare, apply, apply_frozen};
 use super::dir::TargetDir;
 use super::existing::Decision;
 use super::handle::{Inode, Reach};
-use super::links::LinkSource;
 use super::place::Temporary;
+use super::xattr::ACL_ACCESS;
 use super::{Error, Finished, Result};
 use crate::format::node::{Metadata, NodeKind};
 
@@ -22,6 +23,9 @@ use crate::format::node::{Metadata, NodeKind};
 const BEFORE_BYTES: u32 = 0x0000_0004 | 0x0080_0000;
 /// With [`super::Options::sparse`], so many zeros at a multiple of it become a hole: the block size of common file systems.
 const HOLE_BYTES: usize = 4_096;
+
+/// Up to here the last byte gives a file its size, which spares a call.
+const SMALL_BYTES: u64 = 1 << 20;
 
 /// A file that is being written. Dropped unfinished, it leaves nothing behind and the file that stood there untouched.
 ///
@@ -32,6 +36,8 @@ pub struct TargetFile {
     name: Vec<u8>,
     decision: Decision,
     size: u64,
+    /// Where the bytes end that were written so far.
+    end: AtomicU64,
     /// `None`: a dry run.
     open: Option<(Temporary, File)>,
 }
@@ -39,26 +45,42 @@ pub struct TargetFile {
 impl TargetDir {
     /// Begins the file `name`, which [`super::decide`] said to create or replace.
     ///
-    /// It has its full size at once, all of it a hole, and no access for others.
+    /// Others get no access that they will not have in the end.
     pub fn begin_file(&self, name: &[u8], metadata: &Metadata, decision: Decision) -> Result<TargetFile> {
         assert!(matches!(decision, Decision::Create | Decision::Replace), "a file that is kept is not begun");
         let NodeKind::File { size } = metadata.kind else { panic!("only regular files have bytes") };
         self.checked(name)?;
-        let open = Temporary::make(self, "create the file", name, create_locked)?;
+        let mode = first_mode(metadata);
+        let open = Temporary::make(self, "create the file", name, |dir, name| create_locked(dir, name, mode))?;
         let open = open.map(|(temporary, fd)| (temporary, File::from(fd)));
-        let file = TargetFile { dir: self.clone(), name: name.to_vec(), decision, size, open };
-        if let Some((_, open)) = &file.open {
+        if let Some((_, open)) = &open {
             set_before_bytes(open.as_fd(), metadata.flags);
-            rustix::fs::ftruncate(open, size).map_err(|errno| self.error("give the file its size", name, errno))?;
+        }
+        let mut file =
+            TargetFile { dir: self.clone(), name: name.to_vec(), decision, size, end: AtomicU64::new(0), open };
+        // Blocks that are left out read as zeros at once, and a file that is too large for this place is refused at once.
+        if self.shared().options.sparse || size > SMALL_BYTES {
+            file.fill_size()?;
         }
         Ok(file)
     }
 }
 
+/// The mode to create a file with: its own, which spares it one change, where that gives nobody an access that owner, group and
+/// access list, which follow, will take away. We must be able to read it, or a later run could not see that it is locked.
+fn first_mode(metadata: &Metadata) -> Mode {
+    let (mode, group, others) = (metadata.mode & 0o7777, metadata.mode >> 3 & 7, metadata.mode & 7);
+    let has_list = metadata.xattrs.iter().any(|xattr| xattr.name == ACL_ACCESS);
+    match mode & 0o7022 == 0 && mode & 0o400 != 0 && group == others && !has_list {
+        true => Mode::from_raw_mode(mode),
+        false => Mode::RUSR | Mode::WUSR,
+    }
+}
+
 /// Creates `name` and locks it, by which the next run sees that its writer still lives.
-fn create_locked(dir: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<OwnedFd> {
+fn create_locked(dir: BorrowedFd<'_>, name: &[u8], mode: Mode) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR)?;
+    let fd = rustix::fs::openat(dir, name, flags, mode)?;
     match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
         // Another run took it for a leftover in the moment before it was locked.
         Err(Errno::WOULDBLOCK) => Err(Errno::EXIST),
@@ -95,7 +117,9 @@ impl TargetFile {
             action: "write to the file",
             path: self.dir.path().join(OsStr::from_bytes(&self.name)),
             source,
-        })
+        })?;
+        self.end.fetch_max(offset + len, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Reads `bytes.len()` bytes at `offset` back, to compare them with what was written. In a dry run there is nothing to
@@ -109,10 +133,22 @@ impl TargetFile {
         })
     }
 
+    /// Gives the file its size, where no byte did that: it ends with a hole.
+    fn fill_size(&mut self) -> Result<()> {
+        let Some((_, file)) = &self.open else { return Ok(()) };
+        if *self.end.get_mut() < self.size {
+            let error = |errno| self.dir.error("give the file its size", &self.name, errno);
+            rustix::fs::ftruncate(file, self.size).map_err(error)?;
+            *self.end.get_mut() = self.size;
+        }
+        Ok(())
+    }
+
     /// Gives the file its attributes and its name, and lists the attributes that did not stick.
     ///
     /// A file with several names becomes immutable or append-only only when its [`super::Links`] are made.
-    pub fn finish(self, metadata: &Metadata) -> Result<Finished> {
+    pub fn finish(mut self, metadata: &Metadata) -> Result<Finished> {
+        self.fill_size()?;
         let Self { dir, name, decision, open, .. } = self;
         let Some((temporary, file)) = open else { return Ok(Finished::dry(&dir, &name)) };
         let inode = Inode { fd: file.as_fd(), reach: Reach::Open, is_symlink: false, is_dir: false };
@@ -122,8 +158,7 @@ impl TargetFile {
             apply_frozen(&inode, metadata, &mut applied);
         }
         let compare = if metadata.hardlink.is_none() { Compare::All } else { Compare::NotFrozenYet };
-        let problems = verify(&inode, metadata, dir.shared(), &applied, compare, &dir.checked(&name)?);
-        Ok(Finished { problems, source: LinkSource::new(&dir, &name, inode.fd, metadata)? })
+        Finished::read_back(&dir, &name, &inode, metadata, &applied, compare)
     }
 }
 

@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Mutex;
 
-use rustix::fs::{AtFlags, OFlags};
+use rustix::fs::{AtFlags, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::attributes::{freeze, problem};
@@ -36,10 +36,9 @@ pub struct LinkSource {
 }
 
 impl LinkSource {
-    pub(super) fn new(dir: &TargetDir, name: &[u8], inode: BorrowedFd<'_>, metadata: &Metadata) -> Result<Self> {
-        let stat = rustix::fs::fstat(inode).map_err(|errno| dir.error("look at it", name, errno))?;
+    pub(super) fn new(dir: &TargetDir, name: &[u8], stat: &Stat, metadata: &Metadata) -> Self {
         let frozen = if metadata.hardlink.is_some() { metadata.flags & FROZEN } else { 0 };
-        Ok(Self { dir: dir.dir_path().clone(), name: name.into(), dev: stat.st_dev, ino: stat.st_ino, frozen })
+        Self { dir: dir.dir_path().clone(), name: name.into(), dev: stat.st_dev, ino: stat.st_ino, frozen }
     }
 
     pub(super) fn dry(dir: &TargetDir, name: &[u8]) -> Self {
@@ -51,7 +50,8 @@ impl LinkSource {
         dir.checked(name)?;
         let (Some(fd), false) = (dir.fd(), dir.shared().options.dry_run) else { return Ok(Self::dry(dir, name)) };
         let opened = open_at(fd, name, OFlags::PATH).map_err(|errno| dir.error("open it", name, errno))?;
-        Self::new(dir, name, opened.as_fd(), metadata)
+        let stat = rustix::fs::fstat(&opened).map_err(|errno| dir.error("look at it", name, errno))?;
+        Ok(Self::new(dir, name, &stat, metadata))
     }
 
     /// Holds the inode; [`Error::Swapped`] if another one stands there now.

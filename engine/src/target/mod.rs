@@ -54,6 +54,8 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 
+use self::attributes::{Applied, Compare, verify};
+use self::handle::Inode;
 use crate::format::node::Metadata;
 use crate::progress::{Problem, ProblemKind};
 
@@ -203,6 +205,27 @@ pub struct Finished {
     pub problems: Vec<Problem>,
     /// Where it stands: further names of the same file are linked to it ([`Links::done`]).
     pub source: LinkSource,
+}
+
+impl Finished {
+    /// What a dry run finishes.
+    fn dry(dir: &TargetDir, name: &[u8]) -> Self {
+        Self { problems: Vec::new(), source: LinkSource::dry(dir, name) }
+    }
+
+    /// Looks at what stands at `name` in `dir` after all was set.
+    fn read_back(
+        dir: &TargetDir,
+        name: &[u8],
+        inode: &Inode<'_>,
+        metadata: &Metadata,
+        applied: &Applied,
+        compare: Compare,
+    ) -> Result<Self> {
+        let stat = rustix::fs::fstat(inode.fd).map_err(|errno| dir.error("read its attributes back", name, errno))?;
+        let problems = verify(inode, &stat, metadata, dir.shared(), applied, compare, &dir.checked(name)?);
+        Ok(Self { problems, source: LinkSource::new(dir, name, &stat, metadata) })
+    }
 }
 
 /// What everything below one target shares.

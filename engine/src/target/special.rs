@@ -5,21 +5,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::attributes::{Compare, apply, apply_frozen, verify};
+use super::attributes::{Compare, apply, apply_frozen};
 use super::dir::TargetDir;
 use super::existing::{Decision, wanted_type};
 use super::handle::{Inode, Reach, file_type, is_same, open_at, open_plain, thaw};
-use super::links::LinkSource;
 use super::place::Temporary;
 use super::{Error, Finished, Result};
 use crate::format::node::{Metadata, NodeKind};
-
-impl Finished {
-    /// What a dry run finishes.
-    pub(super) fn dry(dir: &TargetDir, name: &[u8]) -> Self {
-        Self { problems: Vec::new(), source: LinkSource::dry(dir, name) }
-    }
-}
 
 impl TargetDir {
     /// Makes the symbolic link `name`, which [`super::decide`] said to create or replace.
@@ -71,8 +63,7 @@ impl TargetDir {
         let inode = Inode { fd: fd.as_fd(), reach: Reach::PathOnly, is_symlink, is_dir: false };
         let applied = apply(&inode, metadata, self.shared());
         temporary.place(name, decision)?;
-        let problems = verify(&inode, metadata, self.shared(), &applied, Compare::All, &path);
-        Ok(Finished { problems, source: LinkSource::new(self, name, inode.fd, metadata)? })
+        Finished::read_back(self, name, &inode, metadata, &applied, Compare::All)
     }
 
     /// Brings the attributes of the existing `name` to the snapshot's, as [`Decision::UpdateMetadataOnly`] says.
@@ -99,8 +90,7 @@ impl TargetDir {
         }
         let mut applied = apply(&inode, metadata, self.shared());
         apply_frozen(&inode, metadata, &mut applied);
-        let problems = verify(&inode, metadata, self.shared(), &applied, Compare::All, &path);
-        Ok(Finished { problems, source: LinkSource::new(self, name, inode.fd, metadata)? })
+        Finished::read_back(self, name, &inode, metadata, &applied, Compare::All)
     }
 
     /// Opens a regular file for attributes; one that shuts us out is reached by path, which does for all but chattr flags.

@@ -27,13 +27,13 @@ fn is_managed(name: &[u8]) -> bool {
 }
 
 /// Names on `inode` that `metadata` lacks and that are to be removed.
-pub(super) fn surplus(inode: &Inode<'_>, metadata: &Metadata, options: &Options) -> Vec<Vec<u8>> {
+pub(super) fn surplus(inode: &Inode<'_>, metadata: &Metadata, options: &Options) -> Result<Vec<Vec<u8>>> {
     let wanted = |name: &[u8]| metadata.xattrs.iter().any(|xattr| xattr.name == name);
     // Goes with the access list that it is a copy of.
     let is_copy = |name: &[u8]| ACL_COPIES.iter().any(|(list, copy)| *copy == name && wanted(list));
-    let mut names = list(inode).unwrap_or_default();
+    let mut names = list(inode)?;
     names.retain(|name| is_managed(name) && !is_excluded(options, name) && !wanted(name) && !is_copy(name));
-    names
+    Ok(names)
 }
 
 /// All names on `inode`; empty where the file system has no extended attributes.

@@ -17,6 +17,7 @@ mod hooked;
 mod init;
 mod keys;
 mod named;
+mod overtaken;
 mod prunes;
 mod races;
 mod rewrites;

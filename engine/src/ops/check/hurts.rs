@@ -44,7 +44,7 @@ struct Hurts<'h> {
 
 impl Hurts<'_> {
     fn causes(&self, id: &BlobId, kind: BlobKind) -> Vec<usize> {
-        self.damage.causes(self.reader.index(), id, kind, &mut Vec::new())
+        self.damage.causes(&self.reader.index(), id, kind, &mut Vec::new())
     }
 
     /// Notes a place; the tree that it stands in is named instead where names cannot be read.

@@ -83,10 +83,11 @@ impl Reading<'_> {
         let repo = self.reader.repository();
         let size = |at: &u32| self.packs.list[*at as usize].size;
         self.progress.expect(plan.order.len() as u64, plan.order.iter().map(size).sum());
+        let index = self.reader.index();
         let shared = Shared {
             reading: self,
-            verifier: Verifier { repo, index: self.reader.index(), damage: self.damage },
-            listed: if plan.order.is_empty() { Vec::new() } else { self.packs.entry_counts(self.reader.index()) },
+            verifier: Verifier { repo, index: &index, damage: self.damage },
+            listed: if plan.order.is_empty() { Vec::new() } else { self.packs.entry_counts(&index) },
             unreadable: Mutex::default(),
             packs: AtomicU64::new(0),
             bytes: AtomicU64::new(0),

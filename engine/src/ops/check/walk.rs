@@ -3,8 +3,8 @@
 //! What was seen is one bit a blob, so ten million blobs cost five times 1.25 MB. A tree that serves as a directory, a
 //! stretch and a part of a file is looked at once in each of these roles, because each asks for another form.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use rayon::Scope;
@@ -33,7 +33,7 @@ pub(super) struct Reached {
 /// One walk over all snapshots.
 pub(super) struct Walk<'c> {
     reader: &'c Reader,
-    index: &'c Index,
+    index: Arc<Index>,
     packs: &'c Packs,
     damage: &'c Damage,
     cancel: &'c Cancel,
@@ -48,15 +48,15 @@ pub(super) struct Walk<'c> {
 
 impl<'c> Walk<'c> {
     pub(super) fn new(reader: &'c Reader, packs: &'c Packs, damage: &'c Damage, cancel: &'c Cancel) -> Self {
-        let index: &Index = reader.index();
+        let index = reader.index();
         Self {
             reader,
-            index,
             packs,
             damage,
             cancel,
             blobs: index.marks(),
             visited: [(); 3].map(|()| index.marks()),
+            index,
             tree_count: AtomicU64::new(0),
             blob_count: AtomicU64::new(0),
             stop: AtomicBool::new(false),

@@ -143,7 +143,9 @@ impl Round<'_> {
         };
         match reader.blob_elsewhere(id, BlobKind::Data, copy) {
             Ok(bytes) => {
-                self.job.spoiled(reader.pack_key_name(copy), &here);
+                if !reader.has_moved(copy)? {
+                    self.job.spoiled(reader.pack_key_name(copy), &here);
+                }
                 Ok(bytes)
             }
             Err(error) => only_damage(error).and(Err(here)),
