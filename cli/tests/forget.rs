@@ -145,6 +145,8 @@ fn bad_command_lines_change_nothing() {
     let place = place_of(&TIMES[..2]);
     for (words, code, text) in [
         (&["--yes"][..], 2, "--prune"),
+        (&["--max-unused", "0"], 2, "--prune"),
+        (&["--max-repack-size", "1M"], 2, "--prune"),
         (&["latest", "--keep-last", "1"], 2, "cannot be used with"),
         (&["--keep-last", "-2"], 2, "unlimited"),
         (&["--keep-within", "1w"], 2, "no length of time"),

@@ -57,6 +57,14 @@ fn forget_does_both_in_one() {
     let before = packs_bytes(&place);
     let dry = place.ok(&["forget", "--keep-last", "1", "--prune", "-n"]);
     assert!(dry.err.contains("would be forgotten") && packs_bytes(&place) == before, "{dry:?}");
+    let planned = |words: &[&str]| {
+        let ran = place.ok(&[&["forget", "--keep-last", "1", "--prune", "-n", "--json"], words].concat());
+        let plan: serde_json::Value = serde_json::from_str(ran.out.lines().last().unwrap()).unwrap();
+        plan["plan"]["repack_packs"].as_u64().unwrap()
+    };
+    assert_eq!(planned(&["--max-unused", "unlimited"]), 0);
+    assert!(planned(&["--max-unused", "0"]) > 0);
+    assert_eq!(planned(&["--max-unused", "0", "--max-repack-size", "1"]), 0);
     let done = place.ok(&["forget", "--keep-last", "1", "--prune"]);
     assert!(done.out.contains("deleted") && packs_bytes(&place) < before - 5_000_000, "{done:?}");
     place.ok(&["check", "--read-data"]);

@@ -8,7 +8,7 @@ use clap::Args;
 use copal_engine::Error;
 use copal_engine::format::snapshot::SnapshotRef;
 use copal_engine::ops::forget::{Count, Group, GroupBy, Policy, Record, Span, plan};
-use copal_engine::ops::prune::Options;
+use copal_engine::ops::prune::{self, Limit, Options};
 use copal_engine::repo::init::now;
 use copal_engine::repo::{Repository, Snapshot};
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ use crate::errors::Outcome;
 use crate::open::Context;
 use crate::output::{shown, table, write_line};
 use crate::select::{Filter, choose};
-use crate::{group, time};
+use crate::{group, size, time};
 
 use super::prune::prune_with;
 use super::snapshots::to_json;
@@ -63,6 +63,23 @@ pub(crate) struct ForgetArgs {
     /// For --prune: go on though much would be deleted
     #[arg(long, requires = "prune")]
     yes: bool,
+    /// For --prune: how much may stay unused [default: 5%]
+    #[arg(long, value_name = "LIMIT", requires = "prune")]
+    max_unused: Option<Limit>,
+    /// For --prune: copy at most so much; the next prune goes on
+    #[arg(long, value_name = "SIZE", value_parser = size::parse, requires = "prune")]
+    max_repack_size: Option<u64>,
+}
+
+impl ForgetArgs {
+    fn prune_options(&self, forgotten: Vec<SnapshotRef>) -> Options {
+        let usual = prune::Policy::default();
+        let policy =
+            prune::Policy { max_unused: self.max_unused.unwrap_or(usual.max_unused), max_repack: self.max_repack_size };
+        let as_if_forgotten = if self.dry_run { forgotten } else { Vec::new() };
+        let (dry_run, yes, probe) = (self.dry_run, self.yes, true);
+        Options { policy, dry_run, yes, probe, as_if_forgotten, ..Options::default() }
+    }
 }
 
 /// The policy.
@@ -179,8 +196,7 @@ pub(crate) fn run(context: &Context, args: &ForgetArgs) -> Result<Outcome> {
     show(context, args, &fates)?;
     tell(context, args, &repo, remove.len());
     if args.prune {
-        let options = Options { dry_run: args.dry_run, yes: args.yes, probe: true, ..Options::default() };
-        prune_with(context, repo, &options)?;
+        prune_with(context, repo, &args.prune_options(remove))?;
     }
     Ok(Outcome::of_problems(committed.problems.len() as u64))
 }

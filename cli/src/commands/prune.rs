@@ -80,6 +80,7 @@ impl PruneArgs {
             exclusive: self.exclusive,
             yes: self.yes,
             probe: true,
+            as_if_forgotten: Vec::new(),
             lock: self.lock_extend.map(|by| Extend { by, mode: self.lock_mode.map(Into::into) }),
         }
     }

@@ -48,13 +48,14 @@ impl Bridge {
     /// in an order that depends on nothing but what the store answers and when.
     ///
     /// `on_idle` is called, on the thread that waits, whenever nothing of all that can go on before something outside comes
-    /// to pass; a simulation lets it happen there. One thread may wait at a time.
-    pub fn single(on_idle: impl Fn() + Send + Sync + 'static) -> std::io::Result<Self> {
+    /// to pass; a simulation lets it happen there. It is given a way to ask whether that still holds, for who must take a lock
+    /// first. One thread may wait at a time.
+    pub fn single(on_idle: impl Fn(&dyn Fn() -> bool) + Send + Sync + 'static) -> std::io::Result<Self> {
         let at_work = Arc::<AtWork>::default();
         let idle = Arc::clone(&at_work);
         let on_park = move || {
             if idle.is_idle() {
-                on_idle();
+                on_idle(&|| idle.is_idle());
             }
         };
         let runtime = Builder::new_current_thread().on_thread_park(on_park).build()?;
@@ -186,7 +187,8 @@ mod tests {
         let sender = Arc::new(Mutex::new(None::<oneshot::Sender<u32>>));
         let (idle, calls) = (Arc::clone(&sender), Arc::new(AtomicUsize::new(0)));
         let count = Arc::clone(&calls);
-        let bridge = Bridge::single(move || {
+        let bridge = Bridge::single(move |is_idle| {
+            assert!(is_idle());
             count.fetch_add(1, Ordering::Relaxed);
             idle.lock().unwrap().take().expect("not idle before it waits").send(7).unwrap();
         })

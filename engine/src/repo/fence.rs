@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::format::gc::{Fence, Sweep};
 use crate::format::objects::{self, Parsed};
 use crate::id::{SessionId, WriterId};
-use crate::store::list_all;
+use crate::store::{Key, StoreError, list_all};
 
 use super::condemned::read_gc;
 use super::open::Repository;
@@ -33,6 +33,19 @@ impl Repository {
     /// Whether prunes name the sessions that they end, instead of putting tombstones: by what `init` found, for all must agree.
     pub fn ends_by_name(&self) -> bool {
         self.config.store.create_only != 2
+    }
+
+    /// Creates an object that others may create, too: as [`Store::put_new`](crate::store::Store::put_new) does where that is atomic.
+    /// Elsewhere it is looked for first, so that nobody overwrites what was decided before, even if a LIST did not show it.
+    pub(super) fn create(&self, object: &Key, bytes: Vec<u8>) -> Result<(), StoreError> {
+        if self.ends_by_name() {
+            match self.bridge.wait(self.store.head(object)) {
+                Ok(_) => return Err(StoreError::Exists { key: object.clone() }),
+                Err(StoreError::NotFound { .. }) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        self.bridge.wait(self.store.put_new(object, bytes.into()))
     }
 
     /// The sessions whose snapshots do not count. Must be read after the snapshots, and before base n+1 is asked for (N12, N14).

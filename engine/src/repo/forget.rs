@@ -156,7 +156,7 @@ impl Repository {
             return Err(Error::Invalid("these are too many snapshots for one record; forget fewer at once".into()));
         }
         let object = key(object);
-        match self.bridge.wait(self.store.put_new(&object, stored.clone().into())) {
+        match self.create(&object, stored.clone()) {
             Ok(()) | Err(StoreError::Exists { .. }) => {}
             Err(e) => return Err(e.into()),
         }

@@ -212,7 +212,7 @@ impl Repository {
         }
         let n = newest.n + 1;
         let stored = next.encode(self.id(), n, &self.graph, SIGNED_BY_ROOT, &self.root(VERB)?);
-        match self.bridge.wait(self.store.put_new(&key(objects::base(n)), stored.into())) {
+        match self.create(&key(objects::base(n)), stored) {
             Ok(()) => Ok(Some(n)),
             Err(StoreError::Exists { .. }) => Ok(None),
             Err(e) => Err(e.into()),

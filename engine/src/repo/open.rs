@@ -414,7 +414,7 @@ impl Repository {
             change(&mut next)?;
             let stored = next.encode(&root);
             let object = key(objects::config(next.epoch));
-            match self.bridge.wait(self.store.put_new(&object, stored.clone().into())) {
+            match self.create(&object, stored.clone()) {
                 Ok(()) => {
                     self.config_hash = Config::hash(&stored);
                     self.config = next;

@@ -59,7 +59,7 @@ impl Repository {
                 .ok_or_else(|| Error::damaged(objects::verdict(highest), "no number is left for the next"))?;
             let root = self.root("store a verdict")?;
             let stored = merge(known, found, keep).encode(self.id(), n, &self.graph, &root);
-            match self.bridge.wait(self.store.put_new(&key(objects::verdict(n)), stored.into())) {
+            match self.create(&key(objects::verdict(n)), stored) {
                 Ok(()) => return self.remove_before(n),
                 // Another check was faster: build upon what it found.
                 Err(StoreError::Exists { .. }) => continue,

@@ -23,6 +23,7 @@ pub const ALL: Options = Options {
     exclusive: false,
     yes: false,
     probe: false,
+    as_if_forgotten: Vec::new(),
     lock: None,
 };
 

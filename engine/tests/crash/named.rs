@@ -1,6 +1,7 @@
 //! Prunes beside backups over a store that ignores create-only: sessions are ended by name (docs/protocol.md N1 to N14).
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use copal_engine::Error;
 use copal_engine::format::objects::{self, Parsed};
@@ -15,6 +16,14 @@ use copal_engine::store::{Key, Store, Verb};
 use crate::bench::{Bench, Content, change_source, noise, on_disk, options, read_snapshot, same_content, settle};
 use crate::gives_back::{ALL, crash_at_any_call, prune_anywhere, three_in};
 use crate::hooked::Hooked;
+
+fn probing() -> Options {
+    Options { probe: true, ..ALL }
+}
+
+fn ends() -> Options {
+    Options { exclusive: true, ..ALL }
+}
 
 fn three() -> (Bench, Vec<(SnapshotId, Content)>) {
     three_in(Bench::overwriting())
@@ -90,21 +99,20 @@ fn the_worse_of_what_init_found_and_what_is_found_now_counts() {
     // Backups go by what init found: they would not look for their names.
     let (bench, known) = three_in(Bench::new());
     bench.forget(&[known[0].0]);
-    let probing = Options { probe: true, ..ALL };
     bench.memory.ignore_create_only(true);
     let start = bench.memory.snapshot();
-    let refused = bench.prune_as(&bench.bundle, "owner", &probing).unwrap_err();
+    let refused = bench.prune_as(&bench.bundle, "owner", &probing()).unwrap_err();
     assert!(matches!(refused, Error::Busy(_)) && refused.to_string().contains("--exclusive"), "{refused}");
     assert_eq!(bench.memory.snapshot(), start);
-    bench.prune_as(&bench.bundle, "owner", &Options { exclusive: true, ..probing }).unwrap();
+    bench.prune_as(&bench.bundle, "owner", &Options { exclusive: true, ..probing() }).unwrap();
     bench.holds(&known[1..], "exclusive");
     // And the other way round.
     let (bench, _) = three();
     bench.memory.ignore_create_only(false);
-    assert_eq!(bench.prune_as(&bench.bundle, "owner", &probing).unwrap().relied, Relied::OnePrune);
+    assert_eq!(bench.prune_as(&bench.bundle, "owner", &probing()).unwrap().relied, Relied::OnePrune);
     // Listings that lag now.
     bench.fault.add(Rule::on(Verb::List, "probe/").effect(Effect::StaleList(1)));
-    assert!(matches!(bench.prune_as(&bench.bundle, "owner", &probing), Err(Error::Busy(_))));
+    assert!(matches!(bench.prune_as(&bench.bundle, "owner", &probing()), Err(Error::Busy(_))));
 }
 
 #[test]
@@ -114,7 +122,9 @@ fn a_crash_of_the_prune_at_any_call_loses_nothing() {
 
 #[test]
 fn a_crash_of_a_prune_that_ends_a_session_at_any_call_loses_nothing() {
-    let (bench, mut known) = three();
+    let (mut bench, mut known) = three();
+    // Nobody who could answer is waited for.
+    bench.watch = Duration::from_millis(1);
     change(&bench, 950);
     let (key, late, _) = dies_before_its_snapshot(&bench);
     bench.forget(&[known.remove(1).0]);
@@ -258,9 +268,8 @@ fn whoever_is_named_around_its_commit_starts_over_or_counts() {
     bench.forget(&[known.remove(0).0]);
     bench.open_as(&bench.bundle, "elsewhere").unwrap().identity(&mut *bench.rng()).unwrap();
     let (start, bench) = (bench.memory.snapshot(), Arc::new(bench));
-    let ends = Options { exclusive: true, ..ALL };
     let calls = bench.fault.calls();
-    bench.prune_as(&bench.bundle, "elsewhere", &ends).unwrap();
+    bench.prune_as(&bench.bundle, "elsewhere", &ends()).unwrap();
     let calls = bench.fault.calls() - calls;
     let mut restarts = 0;
     for after in [false, true] {
@@ -271,7 +280,7 @@ fn whoever_is_named_around_its_commit_starts_over_or_counts() {
             let other = Arc::clone(&bench);
             let act = move || {
                 other.fault.add(Rule::any().skip(n).times(1).effect(Effect::CrashAfter));
-                let _ = other.prune_as(&other.bundle, "elsewhere", &ends);
+                let _ = other.prune_as(&other.bundle, "elsewhere", &ends());
                 other.fault.clear();
                 other.fault.revive();
             };
@@ -292,4 +301,20 @@ fn whoever_is_named_around_its_commit_starts_over_or_counts() {
         }
     }
     assert!(restarts > 10, "{restarts}");
+}
+
+#[test]
+fn a_record_that_a_list_does_not_show_is_not_overwritten() {
+    let (bench, known) = three();
+    let first = Key::new(objects::forget(1)).unwrap();
+    bench.forget(&[known[0].0]);
+    let inner: Arc<dyn Store> = bench.record.clone();
+    let on = (Verb::Delete, "nothing/");
+    let store = Hooked { inner, on, after: false, act: Mutex::new(None::<fn()>), hidden: Some(first.clone()) };
+    let repo = bench.open_over(Arc::new(store), &bench.bundle, "owner").unwrap();
+    let before = bench.memory.snapshot()[&first].clone();
+    let second = repo.view().unwrap().snapshots.iter().find(|s| s.id() == known[1].0).unwrap().at;
+    repo.forget(&[second]).unwrap();
+    assert_eq!(bench.memory.snapshot()[&first], before);
+    bench.holds(&known[2..], "both are forgotten");
 }

@@ -109,6 +109,7 @@ const ALL: Options = Options {
     exclusive: false,
     yes: false,
     probe: false,
+    as_if_forgotten: Vec::new(),
     lock: None,
 };
 

@@ -89,7 +89,7 @@ impl Actor<'_> {
             turn.recv().expect("the world lasts as long as its actors");
             self.world.lock().actors[self.number].dead = false;
             let (world, number) = (Arc::clone(&self.world), self.number);
-            let bridge = Bridge::single(move || world.step(number)).expect("a runtime");
+            let bridge = Bridge::single(move |is_idle| world.step(number, is_idle)).expect("a runtime");
             let ended = catch_unwind(AssertUnwindSafe(|| self.process(&bridge)));
             self.world.leave(self.number);
             // What was called off ends only when it is its turn once more.

@@ -140,11 +140,12 @@ impl World {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets the next event come to pass, if it is this actor's turn; it cannot go on by itself.
-    pub fn step(&self, actor: usize) {
+    /// Lets the next event come to pass, if it is this actor's turn; it cannot go on by itself. Asked under the lock: an answer
+    /// may have come while this was waited for, from whoever had the turn before.
+    pub fn step(&self, actor: usize, is_idle: &dyn Fn() -> bool) {
         let mut state = self.lock();
         // A process that died goes on to its end, and nobody else before that.
-        if state.running == actor && !state.actors[actor].dead {
+        if state.running == actor && !state.actors[actor].dead && is_idle() {
             state.step();
         }
     }

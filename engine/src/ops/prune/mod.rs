@@ -22,12 +22,13 @@ use crate::crypto::rng::{Rng, split};
 use crate::error::{Error, Result};
 use crate::format::bundle::Identity;
 use crate::format::objects;
+use crate::format::snapshot::SnapshotRef;
 use crate::id::{BlobId, PackId};
 use crate::progress::{Cancel, Progress};
 use crate::repo::index::Marks;
 use crate::repo::prune::{Deleted, Done, Look, Pruner};
 use crate::repo::repack::Repack;
-use crate::repo::{Repository, View};
+use crate::repo::{Forgotten, Repository, View};
 use crate::store::StoreError;
 use crate::store::probe::Verdict;
 
@@ -43,7 +44,7 @@ const UNEXPLAINED_PERCENT: u64 = 30;
 const ATTEMPTS: usize = 5;
 
 /// How to prune.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Options {
     /// How much may stay.
     pub policy: Policy,
@@ -55,6 +56,8 @@ pub struct Options {
     pub yes: bool,
     /// Probes the store first, and goes by the worse of that and what `init` found. A dry run does not.
     pub probe: bool,
+    /// For a dry run: it plans as if these were forgotten, too.
+    pub as_if_forgotten: Vec<SnapshotRef>,
     /// Afterwards extends the retention of everything that is live.
     pub lock: Option<Extend>,
 }
@@ -161,7 +164,8 @@ impl Run<'_> {
                 summary.finished += 1;
             }
         }
-        let look = pruner.look()?;
+        let mut look = pruner.look()?;
+        self.forget_for_show(&mut look.view);
         let live = self.live(&look.view)?;
         let mut facts = gather(&look.view.index, &live, &self.forgotten(&look.view), &self.is_proven(), self.memory());
         (facts.unlisted, facts.unlisted_unexplained) = (look.unlisted.clone(), look.unexplained());
@@ -188,6 +192,13 @@ impl Run<'_> {
         summary.generation = Some(generation);
         add(&mut summary.done, &self.carry_out(&pruner, generation, &mut **rng)?);
         Ok(())
+    }
+
+    fn forget_for_show(&self, view: &mut View) {
+        let named = &self.options.as_if_forgotten;
+        assert!(named.is_empty() || self.options.dry_run, "nothing goes that no record forgets");
+        let snapshots = view.snapshots.extract_if(.., |s| named.contains(&s.at));
+        view.forgotten.extend(snapshots.map(|s| Forgotten { at: s.at, time: None, snapshot: Some(s) }));
     }
 
     /// What is live by now is retained for longer, and what the bucket holds on to is counted.

@@ -3,27 +3,13 @@
 use crate::error::{Error, Result};
 use crate::format::gc::{At, Fence, GC_BYTES_MAX, Kind};
 use crate::format::objects;
-use crate::store::{Key, StoreError};
+use crate::store::StoreError;
 
 use super::super::fence::Sessions;
-use super::super::open::{Repository, key};
+use super::super::open::key;
 use super::Pruner;
 
 impl Pruner {
-    /// Creates an object, as [`crate::store::Store::put_new`] does where that is atomic. Elsewhere it is looked for first, so that no
-    /// prune overwrites what one before it has decided.
-    pub(super) fn put_new(&self, object: &Key, bytes: Vec<u8>) -> Result<(), StoreError> {
-        let Repository { store, bridge, .. } = &*self.repo;
-        if self.repo.ends_by_name() {
-            match bridge.wait(store.head(object)) {
-                Ok(_) => return Err(StoreError::Exists { key: object.clone() }),
-                Err(StoreError::NotFound { .. }) => {}
-                Err(e) => return Err(e),
-            }
-        }
-        bridge.wait(store.put_new(object, bytes.into()))
-    }
-
     /// Names sessions, and only then looks who of them has no snapshot: the dead (N1). What a prune has named that was cut off before
     /// its sweep is decided anew, so this replaces its fence, whatever that holds.
     pub(super) fn end_by_name(&self, generation: u64, ends: &Sessions) -> Result<Sessions> {

@@ -83,7 +83,7 @@ impl Pruner {
             return Err(Error::Invalid("these are too many packs for one prune; give --max-repack-size".into()));
         }
         let object = key(object);
-        let put = self.put_new(&object, stored.clone());
+        let put = self.repo.create(&object, stored.clone());
         match self.repo.bridge.wait(self.repo.store.get(&object, GC_BYTES_MAX)) {
             Ok(there) if there == stored => Ok(true),
             Ok(_) => match put {

@@ -163,7 +163,7 @@ impl Pruner {
     fn create_base(&self, n: u64, base: &Base) -> Result<bool> {
         let repo = &self.repo;
         let stored = base.encode(repo.id(), n, &repo.graph, self.signer.0, &self.signer.1);
-        match self.put_new(&key(objects::base(n)), stored) {
+        match repo.create(&key(objects::base(n)), stored) {
             Ok(()) => Ok(true),
             Err(StoreError::Exists { .. }) => Ok(false),
             Err(e) => Err(e.into()),
