@@ -167,6 +167,11 @@ impl Session {
         self.repo.content.as_ref().expect("owners and writers hold D_id")
     }
 
+    /// Its writer and itself.
+    pub fn at(&self) -> (WriterId, SessionId) {
+        (self.keys.writer, self.keys.session)
+    }
+
     /// What one thread stores with.
     pub fn worker(&self) -> Worker<'_> {
         Worker {
@@ -177,11 +182,11 @@ impl Session {
         }
     }
 
-    /// The writer's own last snapshot of a source: what its unchanged files are taken from. The latest in time, for an edited
+    /// The writer's own last snapshot of a source, or part: what its unchanged files are taken from. The latest in time, for an edited
     /// copy of an old one is made later; but where both stand the original, which has no less.
     pub fn last_of_source(&self, source: &[u8; 32]) -> Option<&Snapshot> {
         let own = |s: &&Snapshot| {
-            s.at.writer == self.keys.writer && s.graph.source == *source && s.graph.kind == SnapshotKind::Whole
+            s.at.writer == self.keys.writer && s.graph.source == *source && s.graph.kind != SnapshotKind::None
         };
         self.view.snapshots.iter().filter(own).max_by_key(|s| (s.graph.time, s.graph.original.is_none(), s.at.session))
     }

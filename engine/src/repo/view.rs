@@ -74,6 +74,11 @@ impl Committed {
         resolve(&self.snapshots, &self.forgotten, name, chosen)
     }
 
+    /// Parts that count as forgotten.
+    pub(super) fn spent(&self, base: &Base) -> BTreeSet<SnapshotRef> {
+        spent(&self.snapshots, &self.forgotten, &self.ended, base)
+    }
+
     /// Takes out what these sessions have committed, unless `base` lists it.
     fn leave_out(&mut self, sessions: &Sessions, base: &Base) {
         let is_out = |s: &Snapshot| sessions.contains(&(s.at.writer, s.at.session)) && !base.holds(&s.at);
@@ -87,6 +92,28 @@ impl Committed {
     pub(super) fn unfolded<'a>(&'a self, base: &'a Base) -> impl Iterator<Item = &'a Snapshot> {
         unfolded(&self.snapshots, &self.forgotten, base)
     }
+}
+
+/// Parts that count as forgotten: their run has ended without a whole, or that is forgotten (docs/protocol.md S1).
+fn spent(
+    snapshots: &[Snapshot],
+    forgotten: &[Forgotten],
+    ended: &[(WriterId, SessionId)],
+    base: &Base,
+) -> BTreeSet<SnapshotRef> {
+    let parts = || snapshots.iter().filter(|s| s.graph.kind == SnapshotKind::Part);
+    if parts().next().is_none() {
+        return BTreeSet::new();
+    }
+    let of = |at: &SnapshotRef| (at.writer, at.session);
+    let there: HashSet<_> = snapshots.iter().map(|s| of(&s.at)).chain(base.snapshots.iter().map(of)).collect();
+    let gone: HashSet<_> = forgotten.iter().map(|f| of(&f.at)).chain(base.forgotten.iter().map(of)).collect();
+    let over: HashSet<_> = ended.iter().chain(&base.dead).copied().collect();
+    let is_over = |run: &(WriterId, SessionId)| {
+        gone.contains(run) || (!there.contains(run) && (over.contains(run) || run.1.n < base.floor(run.0)))
+    };
+    // A part without a run is nobody's.
+    parts().filter(|part| part.graph.run.as_ref().is_none_or(is_over)).map(|part| part.at).collect()
 }
 
 fn unfolded<'a>(
@@ -127,6 +154,11 @@ impl View {
     /// `latest~N`.
     pub fn resolve<'a>(&'a self, name: &str, chosen: impl Fn(&Snapshot) -> bool) -> Result<&'a Snapshot> {
         resolve(&self.snapshots, &self.forgotten, name, chosen)
+    }
+
+    /// Parts that count as forgotten.
+    pub fn spent(&self) -> BTreeSet<SnapshotRef> {
+        spent(&self.snapshots, &self.forgotten, &self.ended, &self.base.base)
     }
 
     /// All snapshots that are there, forgotten or not.

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::error::{Error, Result};
 use crate::format::node::{Metadata, NodeKind, Timestamp};
+use crate::id::BlobId;
 use crate::source::{self, Dir, Note, Root, Stat, Target};
 
 use super::dir::synthetic;
@@ -25,6 +26,13 @@ pub(super) enum Plan {
     Whole(Arc<Root>),
     /// A file that comes from a pipe.
     Stream(Stream),
+    /// The directory of what the parts of a run hold, each below its name.
+    Parts {
+        /// Roots, by name: directories of one entry of that name.
+        roots: BTreeMap<Vec<u8>, BlobId>,
+        /// Whose attributes it gets.
+        like: Arc<Root>,
+    },
 }
 
 /// Bytes from a pipe, stored as a file.
@@ -50,7 +58,7 @@ impl Stream {
 impl Plan {
     fn root(&self) -> &Root {
         match self {
-            Self::Above { like, .. } | Self::Whole(like) => like,
+            Self::Above { like, .. } | Self::Whole(like) | Self::Parts { like, .. } => like,
             Self::Stream(_) => unreachable!("a stream has no root"),
         }
     }
@@ -78,12 +86,29 @@ impl Plan {
         }
     }
 
+    /// Puts what parts hold beside what is in the top directory.
+    pub(super) fn beside(self, name: &[u8], roots: BTreeMap<Vec<u8>, BlobId>) -> Result<Self> {
+        let Self::Above { mut children, like } = self else {
+            return Err(Error::Invalid("what stands beside parts needs a path of its own (as_path)".into()));
+        };
+        if !roots.is_empty() {
+            let parts = Self::Parts { roots, like: Arc::clone(&like) };
+            if children.insert(name.to_vec(), parts).is_some() {
+                return Err(Error::Invalid(format!(
+                    "{} is the name of what the parts hold",
+                    String::from_utf8_lossy(name)
+                )));
+            }
+        }
+        Ok(Self::Above { children, like })
+    }
+
     /// How many other mounts were left out.
     pub(super) fn mounts_skipped(&self) -> u64 {
         match self {
             Self::Above { children, .. } => children.values().map(Self::mounts_skipped).sum(),
             Self::Whole(root) => root.mounts_skipped(),
-            Self::Stream(_) => 0,
+            Self::Stream(_) | Self::Parts { .. } => 0,
         }
     }
 }

@@ -139,6 +139,7 @@ impl Pruner {
         // A commit of maintenance has no tree: once its segments are listed it has served.
         let served = committed.snapshots.iter().filter(|s| s.graph.kind == SnapshotKind::None);
         forgotten.extend(served.map(|s| s.at));
+        forgotten.extend(committed.spent(base));
         snapshots.retain(|at| !forgotten.contains(at));
         let below = |writer: WriterId, session: SessionId| {
             floors.binary_search_by_key(&writer, |f| f.0).is_ok_and(|at| session.n < floors[at].1)
