@@ -133,6 +133,7 @@ fn options(context: &Context, args: &BackupArgs) -> Result<Options> {
         parent: Parent::Auto,
         level: args.compression.zstd(),
         dry_run: args.dry_run,
+        part_of: None,
         skip_if_unchanged: args.skip_if_unchanged,
         program: PROGRAM.into(),
     })

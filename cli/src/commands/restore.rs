@@ -130,6 +130,7 @@ impl RestoreArgs {
             no_setuid: self.no_setuid,
             exclude_xattr: bytes(&self.exclude_xattr),
             sparse: self.sparse,
+            target_attributes: false,
         })
     }
 }

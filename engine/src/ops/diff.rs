@@ -200,7 +200,7 @@ impl Walk<'_> {
 
     fn count_blobs(&mut self) {
         let [old, new] = &self.blobs;
-        let mut copies = Vec::new();
+        let (index, mut copies) = (self.reader.index(), Vec::new());
         for (side, own, others) in [(0, old, new), (1, new, old)] {
             let counts = if side == 0 { &mut self.summary.removed } else { &mut self.summary.added };
             for (id, is_data) in own.difference(others) {
@@ -209,7 +209,7 @@ impl Walk<'_> {
                 } else {
                     counts.tree_blobs += 1
                 }
-                self.reader.index().lookup(id, &mut copies);
+                index.lookup(id, &mut copies);
                 counts.bytes += copies.first().map_or(0, |copy| u64::from(copy.entry.len));
             }
         }

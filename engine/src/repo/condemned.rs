@@ -9,14 +9,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::crypto::sign::SigningKey;
 use crate::error::{Error, Result};
-use crate::format::gc::{Ack, At, Condemn, Fence, GC_BYTES_MAX, Kind, Sweep};
+use crate::format::gc::{Ack, At, Condemn, GC_BYTES_MAX, Kind, Sweep};
 use crate::format::objects::{self, Parsed};
 use crate::id::{PackId, SessionId, WriterId};
 use crate::store::{Listed, StoreError, list_all};
 
 use super::index::Index;
 use super::open::{Repository, key};
-use super::session::FENCED;
+use super::session::fenced;
 use super::signers::Signers;
 
 /// A generation that was not retired when it was read.
@@ -161,13 +161,10 @@ impl Condemned {
         if !self.repo.ends_by_name() {
             return Ok(());
         }
-        for l in listed.iter().filter(|l| matches!(objects::parse(l.key.as_str()), Some(Parsed::Fence(_)))) {
-            let fence: Option<Fence> = self.get(l.key.as_str()).await?;
-            if fence.is_some_and(|fence| fence.sessions.contains(&(self.writer, self.session))) {
-                return Err(Error::Fenced(FENCED.into()));
-            }
+        match self.repo.named_by(listed).await?.contains(&(self.writer, self.session)) {
+            true => Err(fenced()),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     async fn read_new(&self, listed: &[Listed]) -> Result<Vec<Generation>> {

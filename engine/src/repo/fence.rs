@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::format::gc::{Fence, Sweep};
 use crate::format::objects::{self, Parsed};
 use crate::id::{SessionId, WriterId};
-use crate::store::{Key, StoreError, list_all};
+use crate::store::{Key, Listed, StoreError, list_all};
 
 use super::condemned::read_gc;
 use super::open::Repository;
@@ -60,15 +60,18 @@ impl Repository {
 
     /// The sessions that fences name, of two LISTs (N9, N13).
     pub(super) async fn named(&self) -> Result<Sessions> {
-        let mut generations = BTreeSet::new();
-        for _ in 0..2 {
-            for l in list_all(self.store.as_ref(), "gc/").await? {
-                generations.extend(match objects::parse(l.key.as_str()) {
-                    Some(Parsed::Fence(n)) => Some(n),
-                    _ => None,
-                });
-            }
-        }
+        let mut listed = list_all(self.store.as_ref(), "gc/").await?;
+        listed.extend(list_all(self.store.as_ref(), "gc/").await?);
+        self.named_by(&listed).await
+    }
+
+    /// The sessions that the fences among these objects name.
+    pub(super) async fn named_by(&self, listed: &[Listed]) -> Result<Sessions> {
+        let fences = listed.iter().filter_map(|l| match objects::parse(l.key.as_str()) {
+            Some(Parsed::Fence(n)) => Some(n),
+            _ => None,
+        });
+        let generations: BTreeSet<u64> = fences.collect();
         let mut named = Sessions::new();
         for n in generations {
             let fence: Option<Fence> = read_gc(self, &objects::fence(n)).await?;

@@ -84,7 +84,7 @@ pub fn init_keeping<E: From<Error>>(
 /// Removes slots of repositories that were never made: an `init` was cut off before its config, or was slower than this one.
 /// Where a create-only put proves nothing, the other one might yet count: then they stay.
 fn remove_orphans(repo: &Repository) -> Result<()> {
-    if repo.config().store.create_only != 2 {
+    if repo.ends_by_name() {
         return Ok(());
     }
     for slot in repo.slots()?.iter().filter(|slot| slot.repository != repo.id()) {

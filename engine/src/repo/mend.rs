@@ -153,7 +153,7 @@ impl Repository {
     /// repository (`exclusive`).
     pub fn may_mend(&self, exclusive: bool) -> Result<()> {
         self.root(VERB)?;
-        if self.config.store.create_only == 2 || exclusive {
+        if !self.ends_by_name() || exclusive {
             return Ok(());
         }
         Err(Error::Busy(format!(

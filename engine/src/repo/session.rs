@@ -36,10 +36,14 @@ pub const GROUPED_UNDER: usize = 64 << 10;
 /// A group is sealed once it holds this many bytes. Source code takes 4 % less in groups of 2 MiB than of 1, and 2 % less
 /// in 4; but who wants one blob opens its group, and a group is given back only when all of it is unused.
 const GROUP_BYTES: usize = 2 << 20;
-pub(super) const FENCED: &str =
-    "maintenance has ended this session because it seemed dead; run the backup again, what it stored is used";
 /// Sessions that give way to a floor before one is given up.
 const GIVE_WAY_MAX: usize = 8;
+
+/// What a session ends with that a prune has ended.
+pub(super) fn fenced() -> Error {
+    let why = "maintenance has ended this session because it seemed dead; run the backup again, what it stored is used";
+    Error::Fenced(why.into())
+}
 
 /// An open session.
 pub struct Session {
@@ -133,7 +137,7 @@ impl Session {
         }
         // Named while it opened: W6d asks only for bases that are newer than this one.
         if view.base.base.dead.binary_search(&(who.id, id)).is_ok() {
-            return Err(Error::Fenced(FENCED.into()));
+            return Err(fenced());
         }
         condemned.reuse_from(&view.index);
         let (index, for_ledger) = (Arc::clone(&view.index), Arc::clone(&condemned));
@@ -167,6 +171,11 @@ impl Session {
         self.repo.content.as_ref().expect("owners and writers hold D_id")
     }
 
+    /// Its writer and itself.
+    pub fn at(&self) -> (WriterId, SessionId) {
+        (self.keys.writer, self.keys.session)
+    }
+
     /// What one thread stores with.
     pub fn worker(&self) -> Worker<'_> {
         Worker {
@@ -177,11 +186,11 @@ impl Session {
         }
     }
 
-    /// The writer's own last snapshot of a source: what its unchanged files are taken from. The latest in time, for an edited
+    /// The writer's own last snapshot of a source, or part: what its unchanged files are taken from. The latest in time, for an edited
     /// copy of an old one is made later; but where both stand the original, which has no less.
     pub fn last_of_source(&self, source: &[u8; 32]) -> Option<&Snapshot> {
         let own = |s: &&Snapshot| {
-            s.at.writer == self.keys.writer && s.graph.source == *source && s.graph.kind == SnapshotKind::Whole
+            s.at.writer == self.keys.writer && s.graph.source == *source && s.graph.kind != SnapshotKind::None
         };
         self.view.snapshots.iter().filter(own).max_by_key(|s| (s.graph.time, s.graph.original.is_none(), s.at.session))
     }
@@ -258,7 +267,7 @@ impl Session {
         let ask = || self.repo.bridge.wait(self.repo.named());
         let named = ask().or_else(|_| ask()).or_else(|_| ask())?;
         match named.contains(&(self.keys.writer, self.keys.session)) {
-            true => Err(Error::Fenced(FENCED.into())),
+            true => Err(fenced()),
             false => Ok(()),
         }
     }
@@ -274,7 +283,7 @@ impl Session {
             }
         }
         match newer? {
-            Some(base) if base.base.is_dead(&at) => Err(Error::Fenced(FENCED.into())),
+            Some(base) if base.base.is_dead(&at) => Err(fenced()),
             Some(base) => base.whole(),
             None => Ok(()),
         }
@@ -329,9 +338,7 @@ impl Session {
         }
         match (put, there) {
             (_, there) if is_ours(&there) => Ok(()),
-            (Err(StoreError::Exists { .. }), Ok(_) | Err(StoreError::Wrong { .. })) => {
-                Err(Error::Fenced(FENCED.into()))
-            }
+            (Err(StoreError::Exists { .. }), Ok(_) | Err(StoreError::Wrong { .. })) => Err(fenced()),
             (Err(e), _) => Err(e.into()),
             (Ok(()), Ok(_) | Err(StoreError::Wrong { .. })) => {
                 Err(Error::damaged(object.as_str(), "it has not the bytes that were written; run the backup again"))
@@ -457,7 +464,7 @@ async fn watch_over(condemned: Arc<Condemned>, failure: Arc<Failure>, writer: Wr
             Err(e) => tracing::warn!("it was not seen whether somebody prunes: {e}"),
         }
         if condemned.repository().store.head(&own).await.is_ok() {
-            return failure.note(Error::Fenced(FENCED.into()));
+            return failure.note(fenced());
         }
     }
 }

@@ -61,7 +61,7 @@ pub struct Committed {
     /// Not among the snapshots; in order of keys.
     pub forgotten: Vec<Forgotten>,
     /// Sessions that were ended before they committed.
-    pub ended: Vec<(WriterId, SessionId)>,
+    pub ended: Vec<Ended>,
     /// Snapshots that stand and do not count: their sessions are dead.
     pub dead: Vec<SnapshotRef>,
     /// Snapshots and records that are no good or gone.
@@ -72,6 +72,12 @@ impl Committed {
     /// As [`View::resolve`].
     pub fn resolve<'a>(&'a self, name: &str, chosen: impl Fn(&Snapshot) -> bool) -> Result<&'a Snapshot> {
         resolve(&self.snapshots, &self.forgotten, name, chosen)
+    }
+
+    /// Parts that count as forgotten in this generation.
+    pub(super) fn spent(&self, base: &Base, generation: u64) -> BTreeSet<SnapshotRef> {
+        let ended = self.ended.iter().filter(|ended| ended.is_before(generation));
+        spent(&self.snapshots, &self.forgotten, ended, base)
     }
 
     /// Takes out what these sessions have committed, unless `base` lists it.
@@ -87,6 +93,45 @@ impl Committed {
     pub(super) fn unfolded<'a>(&'a self, base: &'a Base) -> impl Iterator<Item = &'a Snapshot> {
         unfolded(&self.snapshots, &self.forgotten, base)
     }
+}
+
+/// A session that was ended before it committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// It.
+    pub at: (WriterId, SessionId),
+    /// Of the prune that ended it; 0: of none.
+    pub generation: u64,
+}
+
+impl Ended {
+    /// Whether whoever planned that generation may have known. Parts of a run that it has ended itself are left to the next
+    /// one, so that what goes is what its plan has shown.
+    pub(super) fn is_before(&self, generation: u64) -> bool {
+        self.generation < generation
+    }
+}
+
+/// Parts that count as forgotten: their run has ended without a whole, or that is forgotten (docs/protocol.md S1).
+fn spent<'a>(
+    snapshots: &[Snapshot],
+    forgotten: &[Forgotten],
+    ended: impl Iterator<Item = &'a Ended>,
+    base: &Base,
+) -> BTreeSet<SnapshotRef> {
+    let parts = || snapshots.iter().filter(|s| s.graph.kind == SnapshotKind::Part);
+    if parts().next().is_none() {
+        return BTreeSet::new();
+    }
+    let of = |at: &SnapshotRef| (at.writer, at.session);
+    let there: HashSet<_> = snapshots.iter().map(|s| of(&s.at)).chain(base.snapshots.iter().map(of)).collect();
+    let gone: HashSet<_> = forgotten.iter().map(|f| of(&f.at)).chain(base.forgotten.iter().map(of)).collect();
+    let over: HashSet<_> = ended.map(|ended| ended.at).chain(base.dead.iter().copied()).collect();
+    let is_over = |run: &(WriterId, SessionId)| {
+        gone.contains(run) || (!there.contains(run) && (over.contains(run) || run.1.n < base.floor(run.0)))
+    };
+    // A part without a run is nobody's.
+    parts().filter(|part| part.graph.run.as_ref().is_none_or(is_over)).map(|part| part.at).collect()
 }
 
 fn unfolded<'a>(
@@ -107,7 +152,7 @@ pub struct View {
     /// What they published is in the index all the same.
     pub forgotten: Vec<Forgotten>,
     /// Sessions that were ended before they committed.
-    pub ended: Vec<(WriterId, SessionId)>,
+    pub ended: Vec<Ended>,
     /// Snapshots that stand and do not count: their sessions are dead.
     pub dead: Vec<SnapshotRef>,
     /// Where every blob lies that a snapshot may reach.
@@ -127,6 +172,22 @@ impl View {
     /// `latest~N`.
     pub fn resolve<'a>(&'a self, name: &str, chosen: impl Fn(&Snapshot) -> bool) -> Result<&'a Snapshot> {
         resolve(&self.snapshots, &self.forgotten, name, chosen)
+    }
+
+    /// Parts that count as forgotten.
+    pub fn spent(&self) -> BTreeSet<SnapshotRef> {
+        spent(&self.snapshots, &self.forgotten, self.ended.iter(), &self.base.base)
+    }
+
+    /// Whether a part's run is still open, or has died without anybody's having ended it.
+    pub fn awaits_wholes(&self) -> bool {
+        let (spent, base) = (self.spent(), &self.base.base);
+        let is_there = |run: &(WriterId, SessionId)| {
+            let mut all = self.snapshots.iter().map(|s| &s.at).chain(&base.snapshots);
+            all.any(|at| (at.writer, at.session) == *run)
+        };
+        let mut parts = self.snapshots.iter().filter(|s| s.graph.kind == SnapshotKind::Part);
+        parts.any(|part| !spent.contains(&part.at) && !part.graph.run.as_ref().is_some_and(is_there))
     }
 
     /// All snapshots that are there, forgotten or not.
@@ -241,14 +302,14 @@ impl Repository {
         let mut signers = Signers::new(self);
         for (key, writer, session, bytes) in stored.into_iter().flatten() {
             let judge = |members: &Members<'_>| match self.read_snapshot(members, writer, session, &bytes) {
-                Err(_) if self.is_tombstone(members, key.as_str(), &bytes) => Ok(None),
-                read => read.map(Some),
+                Err(e) => self.tombstone(members, key.as_str(), &bytes).map(Err).ok_or(e),
+                Ok(snapshot) => Ok(Ok(snapshot)),
             };
             match self.bridge.wait(signers.judge(judge))? {
                 // Nobody can bring it back (W8).
-                Ok(Some(s)) if newest.base.is_dead(&s.at) => dead.push(s.at),
-                Ok(Some(snapshot)) => snapshots.push(snapshot),
-                Ok(None) => ended.push((writer, session)),
+                Ok(Ok(s)) if newest.base.is_dead(&s.at) => dead.push(s.at),
+                Ok(Ok(snapshot)) => snapshots.push(snapshot),
+                Ok(Err(tombstone)) => ended.push(Ended { at: (writer, session), generation: tombstone.generation }),
                 Err(e) => problems.push(damaged(key.as_str(), format!("this snapshot is left out: {e}"))),
             }
         }
@@ -305,9 +366,9 @@ impl Repository {
         Ok(())
     }
 
-    pub(super) fn is_tombstone(&self, members: &Members<'_>, object: &str, bytes: &[u8]) -> bool {
+    pub(super) fn tombstone(&self, members: &Members<'_>, object: &str, bytes: &[u8]) -> Option<Tombstone> {
         let at = At { repository: self.id(), object, keys: &self.graph };
-        Tombstone::decode(bytes, at, |who| members.of_maintenance(who)).is_ok()
+        Tombstone::decode(bytes, at, |who| members.of_maintenance(who)).ok()
     }
 
     fn read_snapshot(

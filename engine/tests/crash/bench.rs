@@ -214,7 +214,7 @@ pub fn read_snapshot(reader: &Reader, snapshot: &repo::Snapshot) -> Result<Conte
     Ok(content)
 }
 
-fn read_dir(reader: &Reader, tree: &BlobId, at: &[u8], content: &mut Content) -> Result<()> {
+pub fn read_dir(reader: &Reader, tree: &BlobId, at: &[u8], content: &mut Content) -> Result<()> {
     for node in reader.entries(tree)? {
         let path = [at, b"/", &node.name].concat();
         content.insert(path.clone(), read_node(reader, &node)?);

@@ -71,7 +71,7 @@ fn what_a_maintainer_signs_that_was_enrolled_since_counts() {
     let by_fresh = copal_engine::crypto::sign::SigningKey::from_seed(fresh.seed.clone());
     bench.put(object.clone(), Tombstone { generation: 1 }.encode(at, fresh.id, &by_fresh));
     let view = repo.view().unwrap();
-    assert_eq!((view.ended, view.problems), (vec![(writer, session)], vec![]));
+    assert_eq!((view.ended[0].at, view.ended.len(), view.problems), ((writer, session), 1, vec![]));
     bench.put(object.clone(), Tombstone { generation: 1 }.encode(at, mine.id, &signer));
     // A base.
     let later = bench.open().unwrap().enroll_new(Role::Maintainer, &mut *bench.rng()).unwrap();

@@ -18,6 +18,7 @@ mod init;
 mod keys;
 mod named;
 mod overtaken;
+mod parts;
 mod prunes;
 mod races;
 mod rewrites;

@@ -126,6 +126,8 @@ pub struct Config {
     pub short_lists: u8,
     /// The store ignores create-only: every put overwrites, and open sessions are ended by a fence that names them.
     pub by_name: bool,
+    /// Process 0 is a run that commits a whole, process 1 the one that makes its part ([`crate::parts`]).
+    pub parts: bool,
     /// The rule that is taken away.
     pub mutant: Option<Mutant>,
 }
@@ -156,6 +158,7 @@ impl Config {
         losses: 0,
         short_lists: 0,
         by_name: false,
+        parts: false,
         mutant: None,
     };
 
@@ -185,6 +188,24 @@ impl Config {
     pub fn number_of(&self, session: usize) -> u8 {
         debug_assert!(has(WRITER_SESSIONS, session));
         1 + ((session - 1) % self.attempts) as u8
+    }
+
+    /// The sessions that commit parts.
+    pub fn part_sessions(&self) -> Set {
+        if !self.parts {
+            return 0;
+        }
+        each(self.writer_sessions()).filter(|&s| (s - 1) / self.attempts == 1).fold(0, |set, s| set | bit(s))
+    }
+
+    /// The run that the part of `session` names.
+    pub fn run_of(&self, session: usize) -> usize {
+        session - self.attempts
+    }
+
+    /// The sessions whose snapshots are listed: all with a tree but for parts.
+    pub fn wholes(&self) -> Set {
+        WITH_TREE & !self.part_sessions()
     }
 
     /// The sessions below their writer's floor. History and the folder have none.

@@ -34,6 +34,7 @@ pub mod fence;
 pub mod fold;
 pub mod mark;
 pub mod mutants;
+pub mod parts;
 pub mod properties;
 pub mod repack;
 pub mod run;

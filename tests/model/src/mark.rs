@@ -9,6 +9,7 @@ use crate::executor::Phase::{self, *};
 use crate::executor::{Executor, committed};
 use crate::fence;
 use crate::mutants::Mutant;
+use crate::parts;
 use crate::state::{Base, Generation, Store, newer};
 
 /// The packs that `base` and the snapshots newer than it publish.
@@ -37,7 +38,8 @@ pub fn next(config: &Config, store: &mut Store, executor: &mut Executor) -> Phas
             ListMarked
         }
         ListMarked => {
-            (executor.snapshots, executor.forgets) = (fence::counted(config, store, executor), store.forgets);
+            executor.snapshots = fence::counted(config, store, executor);
+            executor.forgets = parts::forgotten(config, &executor.base, store, executor.snapshots);
             ReadBaseAgain
         }
         ReadBaseAgain if store.base.number > executor.base.number && !config.lacks(Mutant::MarkBaseAgain) => ReadBase,

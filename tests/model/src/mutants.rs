@@ -44,6 +44,8 @@ const LEAVES: Config = Config { prunes: 2, leaves: true, ..PAIR };
 const FENCED: Config = Config { first: First::Fenced, late: true, forgets: 0, split: true, writers: 1, ..LEAVES };
 /// A session that may adopt what a crashed one left, beside two executors.
 const NEXT: Config = Config { first: First::Fenced, attempts: 2, adopt: true, ..BESIDE };
+/// A run with a part.
+const PARTS: Config = Config { parts: true, writers: 2, shared_writer: true, ..SMALL };
 /// A store that ignores create-only.
 const NAMED: Config = Config { by_name: true, late: true, ..SMALL };
 /// The same, and a session may build upon the late snapshot of one that was fenced.
@@ -227,6 +229,15 @@ rules! {
     "R1" RepackPin
         "A session that repacks has a pin before its pack."
         Config { repack: true, split: true, all_subsets: false, forgets: 0, ..LEAVES };
+    "S1" PartsCount
+        "A part counts as live, in P4 and in the next base, until its run has ended without a whole, or its whole is forgotten."
+        PARTS;
+    "S2" OwnParts
+        "A whole takes only parts that name its own session."
+        Config { attempts: 2, prunes: 2, ..PARTS };
+    "S3" PartsReported
+        "A whole takes a part only once its commit is reported."
+        PARTS;
     "N1" FenceBeforeKey
         "The fence stands before the snapshot keys of the sessions that it names are read; who has none then is dead."
         NAMED;

@@ -60,7 +60,7 @@ fn restorable(config: &Config, state: &State) -> bool {
 }
 
 fn kept(config: &Config, state: &State) -> bool {
-    state.reported & !state.forgotten & !state.live(config) == 0
+    state.reported & config.wholes() & !state.forgotten & !state.live(config) == 0
 }
 
 fn explained(state: &State) -> bool {

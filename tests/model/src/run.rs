@@ -182,6 +182,7 @@ pub fn configurations() -> Vec<Config> {
     const TWO: Config = Config { writers: 2, ..ONE };
     const AGAIN: Config = Config { attempts: 2, crash: true, adopt: true, ..ONE };
     const PAIR: Config = Config { executors: 2, writers: 0, all_subsets: true, split: false, ..ONE };
+    const PARTS: Config = Config { parts: true, writers: 2, shared_writer: true, ..ONE };
     const NAMED: Config = Config { by_name: true, late: true, ..ONE };
     const PLAIN: Config = Config { executors: 2, writers: 0, forgets: 0, ..ONE };
     vec![
@@ -218,6 +219,14 @@ pub fn configurations() -> Vec<Config> {
         Config { name: "pair-late", first: First::Fenced, writers: 1, late: true, prunes: 2, leaves: true, ..PLAIN },
         Config { name: "beside", executors: 2, ..ONE },
         Config { name: "beside-adopt", first: First::Fenced, attempts: 2, adopt: true, executors: 2, ..ONE },
+        Config { name: "parts", ..PARTS },
+        Config { name: "parts-prunes", prunes: 2, ..PARTS },
+        Config { name: "parts-crash", prune_crash: true, ..PARTS },
+        Config { name: "parts-rewrite", rewrite: true, prunes: 2, ..PARTS },
+        Config { name: "parts-fold", fold: Fold::Plain, unfolded: true, forgets: 2, ..PARTS },
+        Config { name: "parts-lossy", losses: 1, unknown: true, late: true, ..PARTS },
+        Config { name: "parts-again", attempts: 2, crash: true, ..PARTS },
+        Config { name: "parts-named", by_name: true, late: true, ..PARTS },
         Config { name: "named", prunes: 2, ..NAMED },
         Config { name: "named-crash", prunes: 2, prune_crash: true, ..NAMED },
         Config { name: "named-again", attempts: 2, ..NAMED },

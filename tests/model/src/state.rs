@@ -1,8 +1,7 @@
 //! The store's content, the ghosts that properties need, and what can be derived from them.
 
 use crate::config::{
-    CHILD, Config, EXECUTORS_MAX, First, GENERATIONS, PACKS, SESSIONS, Set, TREE, WITH_TREE, WRITERS_MAX, bit, each,
-    has,
+    CHILD, Config, EXECUTORS_MAX, First, GENERATIONS, PACKS, SESSIONS, Set, TREE, WRITERS_MAX, bit, each, has,
 };
 use crate::executor::Executor;
 use crate::fold::Folder;
@@ -193,7 +192,7 @@ impl State {
     /// Snapshots that a reader of the current store takes as existing and not forgotten.
     pub fn live(&self, config: &Config) -> Set {
         let base = &self.store.base;
-        (base.known | newer(config, base, self.store.undoubted())) & WITH_TREE & !self.store.forgets
+        (base.known | newer(config, base, self.store.undoubted())) & config.wholes() & !self.store.forgets
     }
 
     /// Blobs that a reader finds: in a pack that is present and that base or a committed snapshot publishes.

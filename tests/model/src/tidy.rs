@@ -15,6 +15,7 @@ use crate::executor::hold_below;
 use crate::fence;
 use crate::fold::{Change, Created, Replacement, apply, create};
 use crate::mutants::Mutant;
+use crate::parts;
 use crate::state::{Base, Store};
 
 /// Does the operation of the present phase and returns the next one.
@@ -23,7 +24,7 @@ pub fn next(config: &Config, store: &mut Store, executor: &mut Executor) -> Phas
         ReadHead => read_head(config, store, executor),
         ListSnapshots => {
             executor.snapshots = fence::counted(config, store, executor);
-            executor.forgets = store.forgets;
+            executor.forgets = parts::forgotten(config, &executor.base, store, executor.snapshots);
             executor.tombstones = store.tombstones;
             if executor.session == 0 { CreateBase } else { LookAtOwnKey }
         }

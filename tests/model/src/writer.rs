@@ -11,6 +11,7 @@
 
 use crate::config::{CHILD, Config, Set, TREE, bit, each, has, own_pack, own_packs};
 use crate::mutants::Mutant;
+use crate::parts;
 use crate::state::{Base, Generation, State, newer};
 
 /// Where a session stands: the operation that it does next.
@@ -33,6 +34,7 @@ pub enum Phase {
     PutPack,
     PutSegment,
     ListOwn,
+    AwaitPart,
     Commit,
     LookOnce,
     LookTwice,
@@ -50,27 +52,27 @@ use Phase::*;
 #[rustfmt::skip]
 const ORDER: &[Phase] = &[
     Pin, ListGc, ListGcAgain, AckOpen, ReadBase, ListSnapshots, LookAtFences, LookAtFencesAgain, ReadBaseAgain, ReadSegments,
-    ListAdoptable, ChooseChild, ChooseTree, PutPack, PutSegment, ListOwn, Commit, LookOnce, LookTwice, Confirm,
+    ListAdoptable, ChooseChild, ChooseTree, PutPack, PutSegment, ListOwn, AwaitPart, Commit, LookOnce, LookTwice, Confirm,
 ];
 #[rustfmt::skip]
 const FENCES_FIRST: &[Phase] = &[
     Pin, ListGc, ListGcAgain, AckOpen, LookAtFences, LookAtFencesAgain, ReadBase, ListSnapshots, ReadBaseAgain, ReadSegments,
-    ListAdoptable, ChooseChild, ChooseTree, PutPack, PutSegment, ListOwn, Commit, LookOnce, LookTwice, Confirm,
+    ListAdoptable, ChooseChild, ChooseTree, PutPack, PutSegment, ListOwn, AwaitPart, Commit, LookOnce, LookTwice, Confirm,
 ];
 #[rustfmt::skip]
 const FENCES_LAST: &[Phase] = &[
     Pin, ListGc, ListGcAgain, AckOpen, ReadBase, ListSnapshots, ReadBaseAgain, LookAtFences, LookAtFencesAgain, ReadSegments,
-    ListAdoptable, ChooseChild, ChooseTree, PutPack, PutSegment, ListOwn, Commit, LookOnce, LookTwice, Confirm,
+    ListAdoptable, ChooseChild, ChooseTree, PutPack, PutSegment, ListOwn, AwaitPart, Commit, LookOnce, LookTwice, Confirm,
 ];
 #[rustfmt::skip]
 const BASE_BEFORE_LOOK: &[Phase] = &[
     Pin, ListGc, ListGcAgain, AckOpen, ReadBase, ListSnapshots, LookAtFences, LookAtFencesAgain, ReadBaseAgain, ReadSegments,
-    ListAdoptable, ChooseChild, ChooseTree, PutPack, PutSegment, ListOwn, Commit, Confirm, LookOnce, LookTwice,
+    ListAdoptable, ChooseChild, ChooseTree, PutPack, PutSegment, ListOwn, AwaitPart, Commit, Confirm, LookOnce, LookTwice,
 ];
 #[rustfmt::skip]
 const VIEW_FIRST: &[Phase] = &[
     Pin, ReadBase, ListSnapshots, ReadBaseAgain, ReadSegments, ListGc, ListGcAgain, AckOpen, ListAdoptable,
-    ChooseChild, ChooseTree, PutPack, PutSegment, ListOwn, Commit, Confirm,
+    ChooseChild, ChooseTree, PutPack, PutSegment, ListOwn, AwaitPart, Commit, Confirm,
 ];
 #[rustfmt::skip]
 const SNAPSHOT_BEFORE_PACK: &[Phase] = &[
@@ -194,6 +196,9 @@ pub fn steps(config: &Config, state: &State, p: usize, out: &mut Vec<Step>) {
         }
         ChooseChild => choices(config, state, writer, CHILD, out),
         ChooseTree => choices(config, state, writer, TREE, out),
+        AwaitPart if !parts::is_ready(config, state, session) => {}
+        // Who makes a part was told of its run, which has a pin by then.
+        Pin if has(config.part_sessions(), session) && !has(state.store.pins, config.run_of(session)) => {}
         _ => out.push(Step::Next),
     }
     match writer.phase {
@@ -465,21 +470,26 @@ fn advance(config: &Config, state: &mut State, p: usize) {
     let order = order(config);
     let writer = &mut state.writers[p];
     let here = order.iter().position(|&phase| phase == writer.phase).expect("every phase before Done is in the order");
-    let Some(&next) = order[here + 1..].iter().find(|&&phase| has_work(config, writer, phase)) else {
+    let Some(&next) = order[here + 1..].iter().find(|&&phase| has_work(config, writer, phase, config.parts && p == 0))
+    else {
         let session = config.session(p, writer.attempt);
         return report(state, p, session);
     };
     writer.phase = next;
     if writer.phase > ChooseTree {
         (writer.view, writer.excluded, writer.adoptable, writer.dropped) = (0, 0, 0, 0);
+        writer.base = Base::default();
     }
     if writer.phase > Commit {
         *writer = Writer::at(writer.attempt, writer.phase);
     }
 }
 
-fn has_work(config: &Config, writer: &Writer, phase: Phase) -> bool {
+fn has_work(config: &Config, writer: &Writer, phase: Phase, is_run: bool) -> bool {
     match phase {
+        AwaitPart => is_run,
+        // A run looks nothing up and stores nothing but its whole.
+        phase if is_run && (ListSnapshots..=ListOwn).contains(&phase) => false,
         ListGcAgain => config.short_lists > 0 && !config.lacks(Mutant::GcTwice),
         AckOpen => writer.known != 0 && !config.lacks(Mutant::AckAtOpen),
         ReadBaseAgain => !config.lacks(Mutant::BaseAgain),

@@ -6,14 +6,16 @@
 //! file      extents -> chunks -> Worker::store                 file.rs
 //! stretch   meta and tree blobs, children before parents       dir.rs
 //! commit    packs durable, then segments, snapshot last        repo::session
+//! run       a snapshot that several sessions share             run.rs
 //! ```
 //! Each thread runs a file from reading to sealing while its bytes are in the cache. Only a very large file is shared out.
 
 mod dir;
 mod file;
 mod plan;
+mod run;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,10 +25,15 @@ use std::time::Duration;
 use crate::compress::Level;
 use crate::crypto::rng::{Rng, split};
 use crate::error::{Error, Result};
+use crate::format::blob::BlobKind;
 use crate::format::bundle::Identity;
+use crate::format::meta::Meta;
 use crate::format::node::Timestamp;
-use crate::format::snapshot::{Counts, GraphPart, LABELS_MAX, NamesPart, PATHS_MAX, PROBLEMS_MAX, StoredProblem};
-use crate::id::{BlobId, SnapshotId};
+use crate::format::snapshot::{
+    Counts, GraphPart, LABELS_MAX, NamesPart, PATHS_MAX, PROBLEMS_MAX, SnapshotKind, StoredProblem,
+};
+use crate::format::tree::Tree;
+use crate::id::{BlobId, SessionId, SnapshotId, WriterId};
 use crate::ops::{abandon, fold, persist, pool};
 use crate::progress::{Cancel, Problem, ProblemKind, Progress};
 use crate::repo::content::Content;
@@ -38,6 +45,7 @@ use crate::source::{self, Stat, Target};
 
 use self::plan::Plan;
 pub use self::plan::Stream;
+pub use self::run::{Done, Run, VOLUMES};
 
 /// What to back up, and how.
 #[derive(Debug)]
@@ -70,6 +78,8 @@ pub struct Options {
     pub level: i32,
     /// Read and compare, store nothing.
     pub dry_run: bool,
+    /// Commit a part of the snapshot that this run will make ([`Run`]); nobody lists it.
+    pub part_of: Option<(WriterId, SessionId)>,
     /// Make no snapshot if its tree equals its parent's.
     pub skip_if_unchanged: bool,
     /// Which program, e.g. `copal 0.1.0`.
@@ -95,6 +105,7 @@ impl Options {
             parent: Parent::Auto,
             level: Level::Auto.zstd(),
             dry_run: false,
+            part_of: None,
             skip_if_unchanged: false,
             program: Vec::new(),
         }
@@ -117,6 +128,8 @@ pub enum Parent {
 pub struct Summary {
     /// The snapshot; `None` in a dry run, or where it was skipped.
     pub snapshot: Option<SnapshotId>,
+    /// Its tree.
+    pub root: Option<BlobId>,
     /// The one that it was compared with.
     pub parent: Option<SnapshotId>,
     /// How much.
@@ -156,17 +169,48 @@ fn one_session(
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<Summary> {
-    let clock = &*repo.options().clock;
-    let begun = clock.elapsed();
-    let now = clock.now();
-    let source_options = source::Options {
+    if options.part_of.is_some() && options.skip_if_unchanged {
+        return Err(Error::Invalid("a part is made even if nothing has changed: its run needs it".into()));
+    }
+    let (paths, plan) = plan_paths(options, &source_options(repo, options))?;
+    let session = Session::begin(Arc::clone(repo), who, options.level, options.dry_run, Box::new(split(rng)))?;
+    let run = options.part_of;
+    let shape = move |graph: &mut GraphPart| {
+        if run.is_some() {
+            (graph.kind, graph.run) = (SnapshotKind::Part, run);
+        }
+    };
+    let summary = store(session, &paths, &plan, options, &shape, progress, cancel)?;
+    if summary.snapshot.is_some() && run.is_none() {
+        fold(repo, who, rng);
+    }
+    Ok(summary)
+}
+
+fn source_options(repo: &Repository, options: &Options) -> source::Options {
+    source::Options {
         one_file_system: options.one_file_system,
         ignore_inode: options.ignore_inode,
         ignore_ctime: options.ignore_ctime,
-        now,
-    };
-    let (paths, plan) = plan_paths(options, &source_options)?;
-    let session = Session::begin(Arc::clone(repo), who, options.level, options.dry_run, Box::new(split(rng)))?;
+        now: repo.options().clock.now(),
+    }
+}
+
+/// Stores what is planned, and commits it as `shape` has it.
+fn store(
+    session: Session,
+    paths: &[PathBuf],
+    plan: &Plan,
+    options: &Options,
+    shape: &dyn Fn(&mut GraphPart),
+    progress: &dyn Progress,
+    cancel: &Cancel,
+) -> Result<Summary> {
+    let repo = Arc::clone(session.repository());
+    let clock = &*repo.options().clock;
+    let begun = clock.elapsed();
+    let source_options = source_options(&repo, options);
+    let now = source_options.now;
     let path_bytes: Vec<Vec<u8>> = paths.iter().map(|p| p.as_os_str().as_bytes().to_vec()).collect();
     let source = session.content_ids().source(&options.host, &path_bytes);
     let parent = find_parent(&session, options, &source)?;
@@ -179,7 +223,7 @@ fn one_session(
         walk.tally.problem(problem.clone(), progress);
     }
     let pool = pool(threads)?;
-    let walked = pool.install(|| walk.save_plan(&plan, b"", 0, old_root));
+    let walked = pool.install(|| walk.save_plan(plan, b"", 0, old_root));
     let root = match walked.and_then(|root| walk.saver.flush().map(|()| root)) {
         Ok(root) => root,
         Err(e) => {
@@ -190,6 +234,7 @@ fn one_session(
     let tally = walk.into_tally();
     let mut summary = Summary {
         snapshot: None,
+        root: Some(root),
         parent: parent.as_ref().map(Snapshot::id),
         counts: tally.counts(),
         packs: (0, 0),
@@ -217,6 +262,7 @@ fn one_session(
         Parent::Auto => summary.parent,
         _ => session.last_of_source(&source).map(Snapshot::id),
     };
+    shape(&mut graph);
     let counts = summary.counts.clone();
     let make_names = |stored: Stored| {
         names.counts = add_stored(counts, stored, clock.elapsed() - begun);
@@ -226,9 +272,6 @@ fn one_session(
     summary.snapshot = snapshot;
     summary.counts = add_stored(summary.counts, stored, clock.elapsed() - begun);
     summary.packs = (stored.packs, stored.pack_bytes);
-    if snapshot.is_some() {
-        fold(repo, who, rng);
-    }
     Ok(summary)
 }
 
@@ -333,7 +376,19 @@ impl<'w> Walk<'w> {
                 Target::Entry { .. } => unreachable!("an entry that is no directory is saved as a file"),
             },
             Plan::Stream(_) => unreachable!("a stream is saved as a file"),
+            Plan::Parts { roots, .. } => self.save_parts(roots),
         }
+    }
+
+    /// A directory that consists of the parts' roots: one stretch each, which nobody needs to read for that (docs/protocol.md S1).
+    fn save_parts(&self, roots: &BTreeMap<Vec<u8>, BlobId>) -> Result<BlobId> {
+        let stretches: Vec<BlobId> = roots.values().copied().collect();
+        if let [only] = stretches[..] {
+            return Ok(only);
+        }
+        let firsts = Meta::Split(roots.keys().cloned().collect());
+        let meta = self.saver.store(BlobKind::Meta, &firsts.encode())?;
+        self.saver.store(BlobKind::Tree, &Tree::Split { meta, stretches }.encode())
     }
 
     fn problem(&self, kind: ProblemKind, path: &[u8], message: String) {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::error::{Error, Result};
 use crate::format::node::{Metadata, NodeKind, Timestamp};
+use crate::id::BlobId;
 use crate::source::{self, Dir, Note, Root, Stat, Target};
 
 use super::dir::synthetic;
@@ -25,6 +26,13 @@ pub(super) enum Plan {
     Whole(Arc<Root>),
     /// A file that comes from a pipe.
     Stream(Stream),
+    /// The directory of what the parts of a run hold, each below its name.
+    Parts {
+        /// Roots, by name: directories of one entry of that name.
+        roots: BTreeMap<Vec<u8>, BlobId>,
+        /// Whose attributes it gets.
+        like: Arc<Root>,
+    },
 }
 
 /// Bytes from a pipe, stored as a file.
@@ -50,7 +58,7 @@ impl Stream {
 impl Plan {
     fn root(&self) -> &Root {
         match self {
-            Self::Above { like, .. } | Self::Whole(like) => like,
+            Self::Above { like, .. } | Self::Whole(like) | Self::Parts { like, .. } => like,
             Self::Stream(_) => unreachable!("a stream has no root"),
         }
     }
@@ -78,12 +86,38 @@ impl Plan {
         }
     }
 
+    /// Puts what parts hold beside what stands in the top directory, which was planned from `path` if it is a directory as a whole.
+    pub(super) fn beside(
+        mut self,
+        path: &Path,
+        name: &[u8],
+        roots: BTreeMap<Vec<u8>, BlobId>,
+        options: &source::Options,
+    ) -> Result<Self> {
+        if let Self::Whole(root) = self {
+            self = spread(path, root, options)?;
+        }
+        let Self::Above { children, like } = &mut self else {
+            return Err(Error::Invalid("a run takes no stream".into()));
+        };
+        if children.contains_key(name) {
+            let name = String::from_utf8_lossy(name);
+            return Err(Error::Invalid(format!(
+                "{name} is the name of the directory of the parts: call yours otherwise"
+            )));
+        }
+        if !roots.is_empty() {
+            children.insert(name.to_vec(), Self::Parts { roots, like: Arc::clone(like) });
+        }
+        Ok(self)
+    }
+
     /// How many other mounts were left out.
     pub(super) fn mounts_skipped(&self) -> u64 {
         match self {
             Self::Above { children, .. } => children.values().map(Self::mounts_skipped).sum(),
             Self::Whole(root) => root.mounts_skipped(),
-            Self::Stream(_) => 0,
+            Self::Stream(_) | Self::Parts { .. } => 0,
         }
     }
 }
@@ -139,6 +173,18 @@ pub(super) fn plan_stream(path: &Path, stream: Stream, options: &source::Options
         at = Plan::Above { children: BTreeMap::from([(name, at)]), like: Arc::clone(&like) };
     }
     Ok(at)
+}
+
+/// The entries of a directory as children of their own.
+fn spread(path: &Path, root: Arc<Root>, options: &source::Options) -> Result<Plan> {
+    let fail = |e| Error::io("list", path, e);
+    let mut children = BTreeMap::new();
+    for entry in std::fs::read_dir(path).map_err(fail)? {
+        let name = entry.map_err(fail)?.file_name();
+        let root = open(&path.join(&name), options)?;
+        children.insert(name.into_encoded_bytes(), Plan::Whole(root));
+    }
+    Ok(Plan::Above { children, like: root })
 }
 
 fn open(path: &Path, options: &source::Options) -> Result<Arc<Root>> {

@@ -95,9 +95,9 @@ impl<'r> Pieces<'r> {
 
     /// Those of a batch that have frames of their own, with few requests. The others share frames, which the reader keeps.
     fn fetch_together(&self, batch: &[(BlobId, u64)]) -> Result<HashMap<BlobId, Bytes>> {
-        let (mut wanted, mut copies) = (HashMap::new(), Vec::new());
+        let (index, mut wanted, mut copies) = (self.reader.index(), HashMap::new(), Vec::new());
         for (id, len) in batch.iter().filter(|(_, len)| *len >= GROUPED_UNDER as u64) {
-            self.reader.index().lookup(id, &mut copies);
+            index.lookup(id, &mut copies);
             let fits = |copy: &Found| copy.entry.kind == BlobKind::Data && u64::from(copy.entry.len) == *len;
             if let Some(copy) = copies.drain(..).find(fits) {
                 wanted.insert(*id, copy);

@@ -173,7 +173,9 @@ impl Run<'_> {
         summary.plan = plan_prune(&facts, &self.options.policy);
         self.brake(&summary.plan)?;
         // Records of forgotten snapshots are taken in, and they deleted, even where no pack goes.
-        let nothing = summary.plan.is_empty() && look.view.forgotten.iter().all(|f| f.time.is_none());
+        let is_taken_in = look.view.forgotten.iter().all(|f| f.time.is_none()) && look.view.spent().is_empty();
+        // A run that has died is only found by asking it; then its parts go, and with the next prune what they hold.
+        let nothing = summary.plan.is_empty() && is_taken_in && !look.view.awaits_wholes();
         if self.options.dry_run {
             return Ok(());
         }
@@ -234,14 +236,18 @@ impl Run<'_> {
     }
 
     fn live(&self, view: &View) -> Result<Marks> {
-        let roots: Vec<BlobId> = view.snapshots.iter().filter_map(|s| s.graph.root).collect();
+        let spent = view.spent();
+        let live = view.snapshots.iter().filter(|s| !spent.contains(&s.at));
+        let roots: Vec<BlobId> = live.filter_map(|s| s.graph.root).collect();
         mark(self.repo, &view.index, &roots, self.cancel)
     }
 
     /// What forgotten snapshots reach; nothing, where that cannot be read any more. It only explains why things go.
     fn forgotten(&self, view: &View) -> Marks {
-        let roots: Vec<BlobId> =
-            view.forgotten.iter().filter_map(|f| f.snapshot.as_ref()).filter_map(|s| s.graph.root).collect();
+        let spent = view.spent();
+        let parts = view.snapshots.iter().filter(|s| spent.contains(&s.at));
+        let forgotten = view.forgotten.iter().filter_map(|f| f.snapshot.as_ref()).chain(parts);
+        let roots: Vec<BlobId> = forgotten.filter_map(|s| s.graph.root).collect();
         mark(self.repo, &view.index, &roots, self.cancel).unwrap_or_else(|_| view.index.marks())
     }
 

@@ -325,9 +325,9 @@ impl Walk<'_> {
 
     /// Chunks whose map is lost: in order, and as long as the index says.
     fn chunks(&self, data: &[BlobId], content: &mut content::Builder) -> Result<()> {
-        let mut copies = Vec::new();
+        let (index, mut copies) = (self.reader.index(), Vec::new());
         for id in data.iter().filter(|id| self.saver.session().has(id)) {
-            self.reader.index().lookup(id, &mut copies);
+            index.lookup(id, &mut copies);
             if let Some(copy) = copies.iter().find(|copy| copy.entry.kind == BlobKind::Data) {
                 content.data(&self.saver, u64::from(copy.entry.len), *id)?;
             }

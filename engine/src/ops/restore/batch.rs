@@ -108,9 +108,9 @@ pub(super) fn plan(reader: &Reader, pieces: &[FilePiece]) -> Plan {
     let mut order: Vec<u32> = (0..pieces.len() as u32).collect();
     order.sort_unstable_by_key(|&n| (pieces[n as usize].id, n));
     let (mut blobs, mut missing, mut copies) = (Vec::new(), Vec::new(), Vec::new());
-    let mut at = 0;
+    let (index, mut at) = (reader.index(), 0);
     for same in order.chunk_by(|&a, &b| pieces[a as usize].id == pieces[b as usize].id) {
-        reader.index().lookup(&pieces[same[0] as usize].id, &mut copies);
+        index.lookup(&pieces[same[0] as usize].id, &mut copies);
         match copies.drain(..).find(|copy| copy.entry.kind == BlobKind::Data) {
             Some(copy) => blobs.push(BlobUse { copy, places: at..at + same.len() }),
             None => missing.extend(same),

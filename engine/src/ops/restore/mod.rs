@@ -70,6 +70,8 @@ pub struct Options {
     pub exclude_xattr: Vec<Vec<u8>>,
     /// Also leave holes where zeros were stored.
     pub sparse: bool,
+    /// The target itself gets the attributes of the directory that is restored: it is a volume's root, say.
+    pub target_attributes: bool,
 }
 
 impl Options {
@@ -89,7 +91,7 @@ impl Options {
 
 /// Restores what a snapshot has below `subpath` into the directory `target`, which is made if it is missing.
 ///
-/// Of a directory, the content goes into `target` itself, whose own attributes stay; anything else goes into `target` under its
+/// Of a directory, the content goes into `target` itself, whose own attributes stay (but for [`Options::target_attributes`]); anything else goes into `target` under its
 /// name. An empty subpath is the whole snapshot. Blocks; call it from a plain thread.
 ///
 /// An error means that it ended early: the store or the target's file system failed as a whole, there is no such subpath, or it
@@ -109,10 +111,15 @@ pub fn restore(
     let start = reader.find(&root, subpath)?;
     let target = Target::open(target, options.target()).map_err(fatal)?;
     let job = Job::new(reader, target, options, progress, cancel);
+    let own = start.as_ref().filter(|node| options.target_attributes && node.tree().is_some());
+    let own = own.map(|node| node.metadata.clone());
     let mut walk = Walk::new(&job, root, start);
     let walked = walk.run();
     walk.close();
     walked.map_err(|e| reason(cancel, e))?;
+    if let Some(metadata) = own.filter(|_| !options.dry_run) {
+        job.finish_dir(job.target.root().dir_path(), &metadata);
+    }
     let summary = job.tally.summary();
     // What is said to be restored outlasts a power cut.
     if summary.files_restored > 0 {

@@ -62,8 +62,12 @@ impl Pruner {
     /// Those that are open: neither snapshot nor tombstone stands, and no base has declared them dead.
     pub(super) fn open_among(&self, pinned: &BTreeSet<SessionKey>, base: &Base) -> Result<Vec<SessionKey>> {
         let alive = |at: &SessionKey| at.1.n >= base.floor(at.0) && base.dead.binary_search(at).is_err();
-        let jobs: Vec<SessionKey> = pinned.iter().filter(|s| alive(s)).copied().collect();
-        let found = self.repo.bridge.map(jobs, self.repo.options.connections, |(writer, session)| {
+        self.without_snapshot(pinned.iter().filter(|s| alive(s)).copied().collect())
+    }
+
+    /// Those at whose keys nothing stands, in their order.
+    pub(super) fn without_snapshot(&self, sessions: Vec<SessionKey>) -> Result<Vec<SessionKey>> {
+        let found = self.repo.bridge.map(sessions, self.repo.options.connections, |(writer, session)| {
             let (store, object) = (self.repo.store.clone(), key(objects::snapshot(writer, session)));
             async move {
                 match store.head(&object).await {
@@ -184,7 +188,7 @@ impl Pruner {
     fn is_ended(&self, (writer, session): SessionKey) -> Result<bool> {
         let object = key(objects::snapshot(writer, session));
         match self.repo.bridge.wait(self.repo.store.get(&object, SNAPSHOT_BYTES_MAX)) {
-            Ok(bytes) => self.repo.judge(|members| self.repo.is_tombstone(members, object.as_str(), &bytes)),
+            Ok(bytes) => self.repo.judge(|members| self.repo.tombstone(members, object.as_str(), &bytes).is_some()),
             Err(StoreError::NotFound { .. } | StoreError::Wrong { .. }) => Ok(false),
             Err(e) => Err(e.into()),
         }

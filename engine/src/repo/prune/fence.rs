@@ -3,7 +3,6 @@
 use crate::error::{Error, Result};
 use crate::format::gc::{At, Fence, GC_BYTES_MAX, Kind};
 use crate::format::objects;
-use crate::store::StoreError;
 
 use super::super::fence::Sessions;
 use super::super::open::key;
@@ -17,17 +16,7 @@ impl Pruner {
             return Ok(Sessions::new());
         }
         self.put_fence(generation, ends)?;
-        let asked = self.repo.bridge.map(ends.iter().copied().collect(), self.repo.options.connections, |at| {
-            let (store, object) = (self.repo.store.clone(), key(objects::snapshot(at.0, at.1)));
-            async move {
-                match store.head(&object).await {
-                    Ok(_) => Ok(None),
-                    Err(StoreError::NotFound { .. }) => Ok(Some(at)),
-                    Err(e) => Err(Error::from(e)),
-                }
-            }
-        })?;
-        Ok(asked.into_iter().flatten().collect())
+        Ok(self.without_snapshot(ends.iter().copied().collect())?.into_iter().collect())
     }
 
     /// Puts the fence and reads it back: nobody is dead who could not have read his name.

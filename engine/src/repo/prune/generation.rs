@@ -115,7 +115,7 @@ impl Pruner {
     pub(super) fn floors(&self, look: &Look) -> Result<Vec<(WriterId, u64)>> {
         let base = &look.view.base.base;
         let committed = look.view.committed().map(|s| (s.at.writer, s.at.session));
-        let ended = committed.chain(look.view.ended.iter().chain(&base.dead).copied());
+        let ended = committed.chain(look.view.ended.iter().map(|ended| &ended.at).chain(&base.dead).copied());
         let mut floors: BTreeMap<WriterId, u64> = BTreeMap::new();
         for (writer, session) in ended {
             let floor = floors.entry(writer).or_default();

@@ -70,7 +70,7 @@ impl Look {
     pub fn unexplained(&self) -> u64 {
         let base = &self.view.base.base;
         let folded = base.snapshots.iter().chain(&base.forgotten).map(|s| (s.writer, s.session));
-        let ended = self.view.ended.iter().chain(&base.dead).copied();
+        let ended = self.view.ended.iter().map(|ended| &ended.at).chain(&base.dead).copied();
         let known: HashSet<SessionKey> = ended.chain(folded).collect();
         let explained = |p: &PackRef| known.contains(&(p.writer, p.session)) || p.session.n < base.floor(p.writer);
         self.unlisted.iter().filter(|p| !explained(p)).map(|p| p.size).sum()
@@ -126,11 +126,6 @@ impl Pruner {
             ));
         }
         (!self.store.strong_list).then(|| format!("listings of {} lag behind", store.location()))
-    }
-
-    /// What the store holds to, as far as is known.
-    pub fn store(&self) -> &Verdict {
-        &self.store
     }
 
     /// Generations that somebody began, lowest first: they are carried out before a new one is made.
@@ -253,7 +248,8 @@ impl Pruner {
         let sessions = &drained.open | &self.pinned()?;
         let claimed = self.claims(generation, &(&sessions - &drained.dead))?;
         let mut elsewhere = self.condemned_elsewhere(generation)?;
-        let view = self.view(&sessions, &drained.dead)?;
+        let mut view = self.view(&sessions, &drained.dead)?;
+        view.ended.retain(|ended| ended.is_before(generation));
         // What is not there is no copy either.
         let packs = self.repo.bridge.wait(list_all(self.repo.store.as_ref(), "pack/"))?;
         elsewhere.extend(self.missing(&view, &packs)?);

@@ -100,7 +100,8 @@ impl Pruner {
                 Err(Error::Store(StoreError::NotFound { .. })) if self.is_above(newest.n)? => continue,
                 merged => merged?,
             };
-            let mut next = self.next(&newest, &committed, merged, sweep, &floors(&newest.base, proposed, open));
+            let mut next =
+                self.next(generation, &newest, &committed, merged, sweep, &floors(&newest.base, proposed, open));
             next.done = self.remembered(&newest.base, generation)?;
             next.forgets = taken;
             let forgotten = committed.forgotten.iter().filter(|f| !newest.base.has_forgotten(&f.at)).count() as u64;
@@ -115,7 +116,7 @@ impl Pruner {
             let above = repo.base_above(newest.n)?.unwrap_or(newest);
             above.whole()?;
             if above.base.done.contains(&generation) {
-                let ended = committed.ended.iter().copied().collect();
+                let ended = committed.ended.iter().map(|ended| ended.at).collect();
                 return Ok(Rebased { newest: above, ended, folded, forgotten, ..done });
             }
         }
@@ -125,6 +126,7 @@ impl Pruner {
     /// Everything of the next base that follows from the one before, what is committed, and the sweep.
     fn next(
         &self,
+        generation: u64,
         newest: &NewestBase,
         committed: &Committed,
         merged: Merged,
@@ -139,6 +141,7 @@ impl Pruner {
         // A commit of maintenance has no tree: once its segments are listed it has served.
         let served = committed.snapshots.iter().filter(|s| s.graph.kind == SnapshotKind::None);
         forgotten.extend(served.map(|s| s.at));
+        forgotten.extend(committed.spent(base, generation));
         snapshots.retain(|at| !forgotten.contains(at));
         let below = |writer: WriterId, session: SessionId| {
             floors.binary_search_by_key(&writer, |f| f.0).is_ok_and(|at| session.n < floors[at].1)

@@ -124,7 +124,7 @@ impl Pruner {
             of_base.chain(look.view.unfolded().flat_map(|s| s.graph.segments.iter().map(|(_, id)| *id))).collect();
         let pinned = self.pinned()?;
         // An open one may have died: only who is asked tells, or is ended (P3).
-        let ended: HashSet<&SessionKey> = look.view.ended.iter().chain(&pinned).collect();
+        let ended: HashSet<&SessionKey> = look.view.ended.iter().map(|ended| &ended.at).chain(&pinned).collect();
         let may_end = |of: &SessionKey| ended.contains(of) || of.1.n < base.floor(of.0);
         for l in self.repo.bridge.wait(list_all(self.repo.store.as_ref(), "idx/"))? {
             if let Some(Parsed::Segment(writer, session, _, id)) = objects::parse(l.key.as_str())
