@@ -3,7 +3,7 @@
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 TOOLS=$ROOT/target/tools
-SERVERS=$ROOT/target/servers
+SERVERS=${COPAL_SERVERS:-$ROOT/target/servers}
 PIDS=$SERVERS/pids
 
 say() { printf '%s\n' "$*" >&2; }

@@ -65,7 +65,7 @@ osd objectstore = memstore
 memstore device bytes = 6442450944
 [client.rgw]
 rgw data = $dir/rgw
-rgw frontends = beast endpoint=127.0.0.1:$http_port ssl_endpoint=127.0.0.1:$tls_port ssl_certificate=$dir/server.pem ssl_private_key=$dir/server.key
+rgw frontends = beast endpoint=127.0.0.1:$http_port ssl_endpoint=127.0.0.1:$tls_port ${ALSO_ON:+endpoint=$ALSO_ON:$http_port ssl_endpoint=$ALSO_ON:$tls_port }ssl_certificate=$dir/server.pem ssl_private_key=$dir/server.key
 # Encryption with keys that the client sends is refused over plain http otherwise.
 rgw crypt require ssl = false
 CONF
@@ -80,7 +80,7 @@ rgw_certificates() {
     openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=localhost" \
         -keyout "$dir/server.key" -out "$dir/server.csr" 2>/dev/null
     openssl x509 -req -in "$dir/server.csr" -CA "$dir/ca.pem" -CAkey "$dir/ca.key" -set_serial 2 -days 2 \
-        -extfile <(printf 'basicConstraints=CA:FALSE\nsubjectAltName=DNS:localhost,IP:127.0.0.1\n') \
+        -extfile <(printf 'basicConstraints=CA:FALSE\nsubjectAltName=DNS:localhost,IP:127.0.0.1%s\n' "${ALSO_ON:+,IP:$ALSO_ON}") \
         -out "$dir/server.pem" 2>/dev/null
 }
 
