@@ -1,29 +1,16 @@
-//! The agent inside a cluster. So far it backs up and restores one volume that is mounted in front of it.
+//! The agent inside a cluster: `volume` for one volume, `node` for all volumes of a node, `controller` for requests.
 //!
-//! Configured as pods are: by the environment, a key file from a Secret, and arguments. One JSON document on stdout tells
-//! what was done, each problem is a line on stderr, and the exit code says it all: 0 done, 3 done with problems, 1 failed, 10
-//! no repository, 12 wrong key.
+//! Configured as pods are: by the environment, files from Secrets, and arguments. Exit codes are those of `copal`: 0 done, 3 done with
+//! problems, 1 failed, 10 no repository, 12 wrong key.
 #![forbid(unsafe_code)]
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use anyhow::{Context, Result};
-use clap::{Args, Parser, Subcommand};
-use copal_engine::Error;
-use copal_engine::crypto::rng::SystemRng;
-use copal_engine::format::bundle::Bundle;
-use copal_engine::ops::{backup, restore};
-use copal_engine::progress::{Cancel, Problem, Progress};
-use copal_engine::repo::{self, Bridge, Locked, Opener, Reader, Repository};
-use copal_engine::store::url::{self, Location};
-use serde_json::json;
+use clap::{Parser, Subcommand};
+use copal_agent::{controller, node, volume};
 
 #[derive(Parser)]
-#[command(name = "copal-agent", version, about = "Copal inside a cluster: backs up and restores pod volumes")]
+#[command(name = "copal-agent", version, about = "Copal inside a cluster")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -33,166 +20,29 @@ struct Cli {
 enum Command {
     /// One volume, mounted as a directory
     #[command(subcommand)]
-    Volume(Volume),
-}
-
-#[derive(Subcommand)]
-enum Volume {
-    /// Back up the content of DIR
-    Backup {
-        #[command(flatten)]
-        place: Place,
-        /// What to record as host: the pod or claim [default: the machine's name]
-        #[arg(long, env = "COPAL_HOST")]
-        host: Option<OsString>,
-        /// A tag of the new snapshot (may be given several times)
-        #[arg(long)]
-        tag: Vec<OsString>,
-        /// Inode numbers and ctimes are a clone's own: compare sizes and mtimes only
-        #[arg(long)]
-        ignore_inode: bool,
-        /// The volume's directory
-        dir: PathBuf,
-    },
-    /// Restore a volume backup into DIR
-    Restore {
-        #[command(flatten)]
-        place: Place,
-        /// The snapshot: latest, latest~N, or the first digits of an id
-        #[arg(long, default_value = "latest")]
-        snapshot: String,
-        /// Remove what the snapshot does not have
-        #[arg(long)]
-        delete: bool,
-        /// The volume's directory
-        dir: PathBuf,
-    },
-}
-
-/// Where the repository is, and what opens it.
-#[derive(Args)]
-struct Place {
-    /// The repository: a path, or s3:https://host/bucket/prefix
-    #[arg(long, env = "COPAL_REPOSITORY")]
-    repo: OsString,
-    /// A key bundle, from a Secret
-    #[arg(long, env = "COPAL_KEY_FILE")]
-    key_file: PathBuf,
-    /// A directory for the local index; without one it is built anew each time
-    #[arg(long, env = "COPAL_CACHE_DIR")]
-    cache_dir: Option<PathBuf>,
-    /// Where an owner's key keeps this machine's identity
-    #[arg(long, env = "COPAL_STATE_DIR", default_value = "/var/lib/copal")]
-    state_dir: PathBuf,
-    /// Cap on memory, in MiB
-    #[arg(long, default_value_t = 256)]
-    memory: u64,
-}
-
-impl Place {
-    fn open(&self) -> Result<Repository> {
-        let location = Location::parse(&self.repo)?;
-        let bridge = Bridge::start().context("cannot start threads")?;
-        let store = bridge.wait(url::open(&location, &url::Options::default())).map_err(Error::from)?;
-        let text = std::fs::read_to_string(&self.key_file)
-            .with_context(|| format!("cannot read the key file {}", self.key_file.display()))?;
-        let bundle = Bundle::from_text(&zeroize::Zeroizing::new(text))
-            .with_context(|| format!("{} holds no key", self.key_file.display()))?;
-        let mut options = repo::Options::new(&self.state_dir);
-        (options.cache, options.state) = (self.cache_dir.clone(), self.state_dir.clone());
-        options.memory = self.memory.max(64) << 20;
-        Ok(Locked::find(store, bridge)?.unlock(Opener::Bundle(Box::new(bundle)), options)?)
-    }
-}
-
-/// Prints each problem as it comes.
-struct Lines;
-
-impl Progress for Lines {
-    fn problem(&self, problem: Problem) {
-        eprintln!("copal-agent: {problem}");
-    }
+    Volume(volume::Volume),
+    /// Take the work items of this node
+    Node(node::Args),
+    /// Turn requests into work items, record and restore manifests
+    Controller(controller::Args),
+    /// Wait until told to end: what pods of ours do that stand in for others
+    #[command(hide = true)]
+    Pause,
+    /// Print the custom resource definitions
+    Crds,
+    /// For `node`: one volume, as standard input says
+    #[command(hide = true)]
+    Child,
 }
 
 fn main() -> ExitCode {
     copal_engine::return_large_memory();
-    let Command::Volume(volume) = Cli::parse().command;
-    let done = match volume {
-        Volume::Backup { place, host, tag, ignore_inode, dir } => back_up(&place, host, tag, ignore_inode, &dir),
-        Volume::Restore { place, snapshot, delete, dir } => put_back(&place, &snapshot, delete, &dir),
-    };
-    match done {
-        Ok(0) => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::from(3),
-        Err(e) => {
-            eprintln!("copal-agent: {e:#}");
-            ExitCode::from(match e.downcast_ref::<Error>() {
-                Some(Error::NoRepository { .. }) => 10,
-                Some(Error::Busy(_)) => 11,
-                Some(Error::WrongKey(_) | Error::NotAllowed { .. }) => 12,
-                _ => 1,
-            })
-        }
+    match Cli::parse().command {
+        Command::Volume(volume) => volume::main(volume),
+        Command::Child => volume::child::main(),
+        Command::Node(args) => node::main(args),
+        Command::Controller(args) => controller::main(args),
+        Command::Pause => copal_agent::pause(),
+        Command::Crds => copal_agent::api::print(),
     }
-}
-
-/// How many problems there were.
-fn back_up(place: &Place, host: Option<OsString>, tags: Vec<OsString>, ignore_inode: bool, dir: &Path) -> Result<u64> {
-    let mut repo = place.open()?;
-    let who = repo.identity(&mut SystemRng)?;
-    let host = host.map_or_else(machine, OsStringExt::into_vec);
-    let options = backup::Options {
-        // The snapshot holds the volume's content, wherever it was mounted.
-        as_path: Some("/".into()),
-        host,
-        labels: tags.into_iter().map(OsStringExt::into_vec).collect(),
-        one_file_system: true,
-        ignore_inode,
-        program: concat!("copal-agent ", env!("CARGO_PKG_VERSION")).into(),
-        ..backup::Options::new(vec![dir.to_owned()])
-    };
-    let done = backup::backup(&Arc::new(repo), &who, Box::new(SystemRng), &options, &Lines, &Cancel::default())?;
-    let document = json!({
-        "schema": 1,
-        "snapshot_id": done.snapshot.map(|id| id.to_string()),
-        "files_new": done.counts.files[0],
-        "files_changed": done.counts.files[1],
-        "files_unmodified": done.counts.files[2],
-        "total_bytes_processed": done.counts.bytes,
-        "data_added": done.counts.added,
-        "data_added_packed": done.counts.stored,
-        "errors": done.counts.problems,
-    });
-    println!("{document}");
-    Ok(done.counts.problems)
-}
-
-fn put_back(place: &Place, snapshot: &str, delete: bool, dir: &Path) -> Result<u64> {
-    let repo = Arc::new(place.open()?);
-    let view = repo.view()?;
-    for problem in &view.problems {
-        Lines.problem(problem.clone());
-    }
-    let snapshot = view.resolve(snapshot, |_| true)?;
-    let cache = (place.memory << 20) as usize / 8;
-    let reader = Reader::new(Arc::clone(&repo), Arc::clone(&view.index), cache);
-    let options = restore::Options { delete, ..restore::Options::default() };
-    let done = restore::restore(&reader, snapshot, b"", dir, &options, &Lines, &Cancel::default())?;
-    let document = json!({
-        "schema": 1,
-        "snapshot_id": snapshot.id().to_string(),
-        "total_files": done.total_files,
-        "files_restored": done.files_restored,
-        "files_skipped": done.files_skipped,
-        "files_deleted": done.files_deleted,
-        "total_bytes": done.total_bytes,
-        "bytes_restored": done.bytes_restored,
-        "errors": done.problems,
-    });
-    println!("{document}");
-    Ok(done.problems + view.problems.len() as u64)
-}
-
-fn machine() -> Vec<u8> {
-    std::fs::read("/proc/sys/kernel/hostname").map_or_else(|_| b"unknown".to_vec(), |name| name.trim_ascii().to_vec())
 }

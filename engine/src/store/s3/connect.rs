@@ -1,6 +1,7 @@
 //! From [`S3Options`] to a client of the SDK.
 
 use std::path::Path;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use aws_config::environment::EnvironmentVariableRegionProvider;
@@ -24,6 +25,8 @@ use crate::store::{Result, StoreError};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long an unused connection is kept: less than what load balancers allow (60 s and more).
 const IDLE_TIMEOUT: Duration = Duration::from_secs(45);
+/// Whether the system trusts no CA at all.
+static NO_ROOTS: LazyLock<bool> = LazyLock::new(|| rustls_native_certs::load_native_certs().certs.is_empty());
 /// Longest CA file that is read.
 const CA_BYTES_MAX: u64 = 4 << 20;
 
@@ -34,7 +37,8 @@ pub(super) async fn client(options: &S3Options) -> Result<Client> {
         return Err(setup(options, hint.into(), "not supported".into()));
     }
     let ca = options.ca_file.as_deref().map(|file| read_ca(options, file)).transpose()?;
-    let mut loader = aws_config::defaults(BehaviorVersion::latest()).region(region(options));
+    let http = http_client(options, ca)?;
+    let mut loader = aws_config::defaults(BehaviorVersion::latest()).region(region(options)).http_client(http.clone());
     if let Some(profile) = &options.profile {
         loader = loader.profile_name(profile);
     }
@@ -46,7 +50,7 @@ pub(super) async fn client(options: &S3Options) -> Result<Client> {
     let shared = loader.load().await;
     let mut config = aws_sdk_s3::config::Builder::from(&shared)
         .app_name(AppName::new("copal").expect("a plain word"))
-        .http_client(http_client(options, ca)?)
+        .http_client(http)
         .force_path_style(path_style(options))
         // Retrying is `Retry`'s work, and time limits are ours: they grow with the body (see `within`).
         .retry_config(RetryConfig::disabled())
@@ -89,6 +93,14 @@ fn http_client(options: &S3Options, ca: Option<Vec<u8>>) -> Result<SharedHttpCli
     let trust = match ca {
         // A private CA is trusted instead of the system's, not beside them.
         Some(pem) => TrustStore::empty().with_pem_certificate(pem),
+        // Small images have none, and the TLS library takes being told to look for them for a promise that there are some.
+        None if *NO_ROOTS => match &options.endpoint {
+            Some(endpoint) if endpoint.starts_with("http://") => TrustStore::empty(),
+            _ => {
+                let hint = "this machine has no CA certificates: install them (package ca-certificates), or give the server's CA with --cacert";
+                return Err(setup(options, hint.into(), "no server can be verified".into()));
+            }
+        },
         None => TrustStore::default(),
     };
     let context = TlsContext::builder().with_trust_store(trust).build();
